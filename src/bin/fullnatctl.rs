@@ -1,0 +1,2 @@
+//! fullnatctl
+fn main() {}

@@ -1,0 +1,2 @@
+//! fullnatd
+fn main() {}
