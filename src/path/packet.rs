@@ -4,7 +4,8 @@
 //! tests, and whoever runs the path (the worker, a test) implements [`Io`].
 
 use crate::id::{PortId, WorkerId};
-use crate::wire::Protocol;
+use super::neighbour::NeighbourFact;
+use crate::wire::{Protocol, Tuple};
 
 /// What the device said about a received packet's layer-4 checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,13 +80,34 @@ pub trait Io {
 
 /// What travels from worker to worker.
 pub enum HandOff<P> {
-    /// A received packet whose home is the other worker.
+    /// A received packet that another worker shall forward.
     Packet {
         /// where it was received
         port: PortId,
         /// the frame
         packet: P,
+        /// workers that passed it on because their local ports were used up; 0 if it only came to the wrong one
+        hops: u8,
+    },
+    /// A frame for a port on which the sender has no tx queue.
+    Transmit {
+        /// where it shall leave
+        port: PortId,
+        /// the frame
+        packet: P,
     },
     /// A fact about a neighbour, told to every other worker.
-    Neighbour(super::neighbour::NeighbourFact),
+    Neighbour(NeighbourFact),
+    /// The sender took in a session whose home is the receiver: inbound packets of it shall be handed over.
+    GuestBegan {
+        /// the inbound flow
+        inbound: Tuple,
+        /// who has the session
+        host: WorkerId,
+    },
+    /// That session has ended.
+    GuestEnded {
+        /// the inbound flow
+        inbound: Tuple,
+    },
 }

@@ -33,6 +33,8 @@ impl Flags {
     pub const CLIENT_V6: u16 = 1 << 0;
     /// The real server's side is IPv6.
     pub const SERVER_V6: u16 = 1 << 1;
+    /// Any side is IPv6: the addresses stand in [`Wide`].
+    pub const WIDE: u16 = Flags::CLIENT_V6 | Flags::SERVER_V6;
     /// Sequence numbers are translated by `seq_delta`.
     pub const SEQ: u16 = 1 << 2;
     /// Timestamps are translated by `timestamp_delta`.
@@ -49,6 +51,14 @@ impl Flags {
     pub const FIN_INBOUND: u16 = 1 << 8;
     /// A real server FIN was seen; `Cold::fin_outbound` is valid.
     pub const FIN_OUTBOUND: u16 = 1 << 9;
+    /// The real server acknowledged the client's FIN.
+    pub const FIN_INBOUND_ACKED: u16 = 1 << 10;
+    /// The client acknowledged the real server's FIN.
+    pub const FIN_OUTBOUND_ACKED: u16 = 1 << 11;
+    /// The flow's home is another worker, which hands its inbound packets over.
+    pub const GUEST: u16 = 1 << 12;
+    /// The real server sent its FIN before the client did: its side may rest in TIME_WAIT.
+    pub const SERVER_CLOSED_FIRST: u16 = 1 << 13;
 
     /// Whether any of `bits` is set.
     #[inline(always)]

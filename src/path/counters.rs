@@ -1,0 +1,63 @@
+//! What one worker counts, and the balance that must hold.
+//!
+//! `received + taken + originated = transmitted + handed + dropped + held`, exactly, at any time between two bursts:
+//! a packet that is answered counts as dropped with its reason, and the answer as originated.
+
+use super::drop_reason::DropCounters;
+
+/// Packets through one worker's path.
+#[derive(Clone, Debug, Default)]
+pub struct PathCounters {
+    /// received from the worker's own queues
+    pub received: u64,
+    /// taken from other workers
+    pub taken: u64,
+    /// made by the gateway itself: ARP, ND, RST, ICMP
+    pub originated: u64,
+    /// given to a port, or to the worker that has the port's tx queue
+    pub transmitted: u64,
+    /// given to the worker that is their home
+    pub handed: u64,
+    /// dropped, by reason
+    pub drops: DropCounters,
+    /// sessions begun
+    pub sessions_created: u64,
+    /// sessions ended
+    pub sessions_ended: u64,
+    /// sessions whose lease was taken over by a new one
+    pub leases_taken_over: u64,
+    /// inbound segments that carried TOA
+    pub toa_sent: u64,
+    /// inbound segments that had no room for TOA in the TCP options
+    pub toa_no_option_room: u64,
+    /// inbound segments that would have exceeded the MTU with TOA
+    pub toa_no_mtu_room: u64,
+    /// answers to refused clients that the rate limit suppressed
+    pub refusals_limited: u64,
+}
+
+/// What one worker knows of one real server: one cache line.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
+pub struct RealServerCounters {
+    /// packets from clients
+    pub packets_inbound: u64,
+    /// bytes of them, IP header included
+    pub bytes_inbound: u64,
+    /// packets to clients
+    pub packets_outbound: u64,
+    /// bytes of them
+    pub bytes_outbound: u64,
+    /// sessions ever given to it
+    pub sessions: u64,
+    /// established TCP sessions and all UDP sessions
+    pub active: u32,
+    /// all other sessions
+    pub inactive: u32,
+    /// new sessions that found no local port toward it
+    pub no_local_port: u64,
+    /// removed from the configuration: copied from the snapshot so that a packet finds it in this line
+    pub removed: bool,
+}
+
+const _: () = assert!(size_of::<RealServerCounters>() == 64);

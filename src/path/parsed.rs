@@ -1,0 +1,50 @@
+//! What classification leaves behind of a packet: its flow and where its headers stand.
+
+use crate::wire::{Address, Protocol, Tuple};
+
+/// A TCP or UDP packet whose headers were checked; offsets in bytes from the start of the frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Parsed {
+    /// the flow, as the packet shows it
+    pub tuple: Tuple,
+    /// start of the IP header
+    pub l3: u16,
+    /// start of the TCP or UDP header
+    pub l4: u16,
+    /// end of the IP packet; what follows is Ethernet padding
+    pub end: u32,
+    /// the TCP flags; 0 for UDP
+    pub tcp_flags: u8,
+    /// workers that already passed this packet on because their local ports were used up
+    pub hops: u8,
+}
+
+impl Parsed {
+    /// A place to parse into.
+    pub const EMPTY: Parsed = Parsed {
+        tuple: Tuple {
+            src: Address::UNSPECIFIED,
+            dst: Address::UNSPECIFIED,
+            sport: 0,
+            dport: 0,
+            protocol: Protocol::Tcp,
+        },
+        l3: 0,
+        l4: 0,
+        end: 0,
+        tcp_flags: 0,
+        hops: 0,
+    };
+
+    /// Whether the packet is an IPv6 one.
+    #[inline(always)]
+    pub fn is_v6(&self) -> bool {
+        !self.tuple.src.is_v4()
+    }
+
+    /// Bytes of the IP packet.
+    #[inline(always)]
+    pub fn ip_len(&self) -> usize {
+        self.end as usize - self.l3 as usize
+    }
+}

@@ -1,0 +1,325 @@
+//! New addresses for a packet: IP header, L4 ports, checksums; within a family and across.
+//!
+//! Checksums are updated, not recomputed (RFC 1624), so that a payload damaged before the gateway is still seen to be
+//! damaged behind it. Only a frame whose sender left the checksum to its device (CHECKSUM_PARTIAL) gets a new one.
+
+use super::packet::{ChecksumOffload, Packet};
+use super::parsed::Parsed;
+use crate::service::snapshot::PortView;
+use crate::session::{Direction, Flags, Hot, Wide};
+use crate::wire::checksum::{self, Delta};
+use crate::wire::{Address, Protocol, ethernet, ipv4, ipv6, tcp, udp};
+
+/// Where the headers of a packet stand; bytes from the start of the frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// start of the IP header
+    pub l3: usize,
+    /// start of the TCP or UDP header
+    pub l4: usize,
+    /// end of the IP packet
+    pub end: usize,
+}
+
+impl From<&Parsed> for Layout {
+    fn from(parsed: &Parsed) -> Self {
+        Layout { l3: parsed.l3.into(), l4: parsed.l4.into(), end: parsed.end as usize }
+    }
+}
+
+/// Addresses and ports that a packet gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// source address
+    pub src: Address,
+    /// destination address
+    pub dst: Address,
+    /// source port
+    pub sport: u16,
+    /// destination port
+    pub dport: u16,
+}
+
+impl Ends {
+    /// What a session's packets carry behind the gateway.
+    #[inline(always)]
+    pub fn of(hot: &Hot, wide: &Wide, direction: Direction) -> Ends {
+        match direction {
+            Direction::Inbound if hot.flags.has(Flags::WIDE) => {
+                Ends { src: wide.lip, dst: wide.rip, sport: hot.lport, dport: hot.rport }
+            }
+            Direction::Inbound => Ends {
+                src: Address::from_v4(hot.lip),
+                dst: Address::from_v4(hot.rip),
+                sport: hot.lport,
+                dport: hot.rport,
+            },
+            Direction::Outbound if hot.flags.has(Flags::WIDE) => {
+                Ends { src: wide.vip, dst: wide.cip, sport: hot.vport, dport: hot.cport }
+            }
+            Direction::Outbound => Ends {
+                src: Address::from_v4(hot.vip),
+                dst: Address::from_v4(hot.cip),
+                sport: hot.vport,
+                dport: hot.cport,
+            },
+        }
+    }
+}
+
+/// The difference that new ends make in an L4 checksum; across families too, since both pseudo headers sum up
+/// addresses, protocol and length alike (RFC 9293 §3.1, RFC 8200 §8.1).
+pub fn ends_delta(old: &crate::wire::Tuple, new: &Ends) -> u16 {
+    address_delta(&old.src, &new.src)
+        .combine(address_delta(&old.dst, &new.dst))
+        .replace_u16(old.sport, new.sport)
+        .replace_u16(old.dport, new.dport)
+        .fold()
+}
+
+fn address_delta(old: &Address, new: &Address) -> Delta {
+    fn bytes(address: &Address) -> &[u8] {
+        &address.octets()[if address.is_v4() { 12 } else { 0 }..]
+    }
+    Delta::default().replace_bytes(bytes(old), bytes(new))
+}
+
+/// IPv4 identification values for packets that a receiver may have to reassemble: unique per worker and, by slices of
+/// the number space, between workers (RFC 6864 §4.3). The senders' own would collide behind one local address.
+#[derive(Clone, Debug)]
+pub struct Identification {
+    next: u16,
+    first: u16,
+    len: u16,
+}
+
+impl Identification {
+    /// The slice of worker `worker` of `workers`.
+    pub fn new(worker: u16, workers: u16) -> Self {
+        let len = 65_535 / workers.max(1);
+        let first = 1 + worker * len;
+        Identification { next: 0, first, len }
+    }
+
+    /// The next value, never 0.
+    #[inline]
+    pub fn next_value(&mut self) -> u16 {
+        let value = self.first + self.next;
+        self.next = if self.next + 1 == self.len { 0 } else { self.next + 1 };
+        value
+    }
+}
+
+/// Why a packet could not be rewritten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoomInBuffer;
+
+/// Whether the sender left the L4 checksum to its device: the field holds the pseudo header's sum alone.
+pub fn has_partial_checksum(head: &[u8], layout: &Layout, parsed: &Parsed) -> bool {
+    let tuple = &parsed.tuple;
+    let len = (layout.end - layout.l4) as u32;
+    let pseudo = checksum::pseudo_header_sum(&tuple.src, &tuple.dst, tuple.protocol as u8, len);
+    checksum::is_partial(l4_checksum_field(head, layout.l4, tuple.protocol), pseudo)
+}
+
+#[inline(always)]
+const fn checksum_offset(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => tcp::CHECKSUM_OFFSET,
+        Protocol::Udp => udp::CHECKSUM_OFFSET,
+    }
+}
+
+#[inline(always)]
+fn l4_checksum_field(head: &[u8], l4: usize, protocol: Protocol) -> u16 {
+    let at = l4 + checksum_offset(protocol);
+    u16::from_be_bytes([head[at], head[at + 1]])
+}
+
+#[inline(always)]
+fn set_l4_checksum_field(head: &mut [u8], l4: usize, protocol: Protocol, value: u16) {
+    let at = l4 + checksum_offset(protocol);
+    head[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Gives the packet its new IP header and ports and brings the L4 checksum up to date with `delta`, which holds every
+/// change made to addresses, ports and L4 header. Returns where things stand afterwards.
+#[inline]
+pub fn rewrite<P: Packet>(
+    packet: &mut P,
+    layout: Layout,
+    protocol: Protocol,
+    ends: &Ends,
+    delta: Delta,
+    identification: &mut Identification,
+) -> Result<Layout, NoRoomInBuffer> {
+    let from_v4 = packet.head()[layout.l3] >> 4 == 4;
+    let layout = match (from_v4, ends.src.is_v4()) {
+        (true, true) => {
+            rewrite_ipv4(&mut packet.head_mut()[layout.l3..], &layout, ends, identification);
+            layout
+        }
+        (false, false) => {
+            rewrite_ipv6(&mut packet.head_mut()[layout.l3..], &layout, ends);
+            layout
+        }
+        (true, false) => translate_4_to_6(packet, layout, protocol, ends)?,
+        (false, true) => translate_6_to_4(packet, layout, protocol, ends, identification)?,
+    };
+    let head = packet.head_mut();
+    let ports = &mut head[layout.l4..layout.l4 + 4];
+    ports[..2].copy_from_slice(&ends.sport.to_be_bytes());
+    ports[2..].copy_from_slice(&ends.dport.to_be_bytes());
+    let old = l4_checksum_field(head, layout.l4, protocol);
+    match protocol {
+        Protocol::Tcp => {
+            set_l4_checksum_field(head, layout.l4, protocol, checksum::adjust(old, delta.fold()));
+        }
+        // RFC 768: 0 says that there is none
+        Protocol::Udp if old == 0 => {}
+        Protocol::Udp => {
+            let new = checksum::adjust(old, delta.fold());
+            set_l4_checksum_field(head, layout.l4, protocol, if new == 0 { 0xffff } else { new });
+        }
+    }
+    Ok(layout)
+}
+
+#[inline]
+fn rewrite_ipv4(header: &mut [u8], layout: &Layout, ends: &Ends, identification: &mut Identification) {
+    let total_len = (layout.end - layout.l3) as u16;
+    header[2..4].copy_from_slice(&total_len.to_be_bytes());
+    // RFC 6864 §4.1: the value of an atomic datagram (DF, not a fragment) has no meaning and stays
+    if header[6] & 0x40 == 0 {
+        header[4..6].copy_from_slice(&identification.next_value().to_be_bytes());
+    }
+    header[8] -= 1;
+    header[12..16].copy_from_slice(&ends.src.v4_octets());
+    header[16..20].copy_from_slice(&ends.dst.v4_octets());
+    let header_len = layout.l4 - layout.l3;
+    ipv4::fill_checksum(&mut header[..header_len]);
+}
+
+#[inline]
+fn rewrite_ipv6(header: &mut [u8], layout: &Layout, ends: &Ends) {
+    let payload_len = (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16;
+    header[4..6].copy_from_slice(&payload_len.to_be_bytes());
+    header[7] -= 1;
+    header[8..24].copy_from_slice(ends.src.octets());
+    header[24..40].copy_from_slice(ends.dst.octets());
+}
+
+/// RFC 7915 §4.1: traffic class from TOS, hop limit from TTL, flow label 0.
+fn translate_4_to_6<P: Packet>(
+    packet: &mut P,
+    layout: Layout,
+    protocol: Protocol,
+    ends: &Ends,
+) -> Result<Layout, NoRoomInBuffer> {
+    let (tos, ttl) = (packet.head()[layout.l3 + 1], packet.head()[layout.l3 + 8]);
+    if protocol == Protocol::Udp && l4_checksum_field(packet.head(), layout.l4, protocol) == 0 {
+        fill_missing_udp_checksum(packet, &layout)?;
+    }
+    let layout = place_header(packet, layout, ipv6::HEADER_LEN)?;
+    let payload_len = (layout.end - layout.l4) as u16;
+    ipv6::write_header(
+        &mut packet.head_mut()[layout.l3..],
+        tos,
+        payload_len,
+        protocol as u8,
+        ttl - 1,
+        &ends.src,
+        &ends.dst,
+    );
+    Ok(layout)
+}
+
+/// RFC 7915 §5.1: TOS from traffic class, TTL from hop limit; may be fragmented up to 1,260 bytes, DF above.
+fn translate_6_to_4<P: Packet>(
+    packet: &mut P,
+    layout: Layout,
+    protocol: Protocol,
+    ends: &Ends,
+    identification: &mut Identification,
+) -> Result<Layout, NoRoomInBuffer> {
+    let header = &packet.head()[layout.l3..];
+    let traffic_class = header[0] << 4 | header[1] >> 4;
+    let hop_limit = header[7];
+    let layout = place_header(packet, layout, ipv4::HEADER_LEN)?;
+    let total_len = (layout.end - layout.l3) as u16;
+    let dont_fragment = total_len > 1260;
+    let id = if dont_fragment { 0 } else { identification.next_value() };
+    ipv4::write_header(
+        &mut packet.head_mut()[layout.l3..],
+        traffic_class,
+        total_len,
+        id,
+        dont_fragment,
+        hop_limit - 1,
+        protocol as u8,
+        &ends.src,
+        &ends.dst,
+    );
+    Ok(layout)
+}
+
+/// Moves the front of the frame so that an IP header of `header_len` bytes fits right before the L4 header.
+fn place_header<P: Packet>(packet: &mut P, layout: Layout, header_len: usize) -> Result<Layout, NoRoomInBuffer> {
+    let wanted = ethernet::HEADER_LEN + header_len;
+    if wanted > layout.l4 {
+        if !packet.grow_front(wanted - layout.l4) {
+            return Err(NoRoomInBuffer);
+        }
+    } else {
+        packet.shrink_front(layout.l4 - wanted);
+    }
+    let end = layout.end + wanted - layout.l4;
+    Ok(Layout { l3: ethernet::HEADER_LEN, l4: wanted, end })
+}
+
+/// RFC 7915 §4.5: IPv6 has no UDP without checksum. The sum is that of the IPv4 side; the rewrite adjusts it.
+#[cold]
+fn fill_missing_udp_checksum<P: Packet>(packet: &mut P, layout: &Layout) -> Result<(), NoRoomInBuffer> {
+    if !packet.pull_up(layout.end) {
+        return Err(NoRoomInBuffer);
+    }
+    let head = packet.head_mut();
+    let src = Address::from_v4(*head[layout.l3 + 12..].first_chunk().expect("checked by classification"));
+    let dst = Address::from_v4(*head[layout.l3 + 16..].first_chunk().expect("checked by classification"));
+    let sum = checksum::l4_checksum(&src, &dst, Protocol::Udp as u8, &head[layout.l4..layout.end]);
+    set_l4_checksum_field(head, layout.l4, Protocol::Udp, if sum == 0 { 0xffff } else { sum });
+    Ok(())
+}
+
+/// Computes the whole L4 checksum, or leaves that to the device where it can.
+#[cold]
+pub fn complete_checksum<P: Packet>(
+    packet: &mut P,
+    layout: &Layout,
+    protocol: Protocol,
+    ends: &Ends,
+    egress: &PortView,
+) -> Result<(), NoRoomInBuffer> {
+    let len = (layout.end - layout.l4) as u32;
+    if egress.checksum_offload {
+        let pseudo = checksum::pseudo_header_sum(&ends.src, &ends.dst, protocol as u8, len);
+        let seed = checksum::fold(pseudo.into());
+        set_l4_checksum_field(packet.head_mut(), layout.l4, protocol, seed);
+        packet.offload_checksum(ChecksumOffload {
+            l2_len: layout.l3 as u8,
+            l3_len: (layout.l4 - layout.l3) as u8,
+            ipv4: ends.src.is_v4(),
+            protocol,
+        });
+        return Ok(());
+    }
+    if packet.head().len() < layout.end && !packet.pull_up(layout.end) {
+        return Err(NoRoomInBuffer);
+    }
+    let head = packet.head_mut();
+    set_l4_checksum_field(head, layout.l4, protocol, 0);
+    let sum = checksum::l4_checksum(&ends.src, &ends.dst, protocol as u8, &head[layout.l4..layout.end]);
+    let sum = if sum == 0 && protocol == Protocol::Udp { 0xffff } else { sum };
+    set_l4_checksum_field(head, layout.l4, protocol, sum);
+    Ok(())
+}
