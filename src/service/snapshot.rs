@@ -147,8 +147,6 @@ pub struct ToaSettings {
 pub enum NoRoom {
     /// it goes without
     Forward,
-    /// a bare ACK with TOA goes ahead of it
-    BareAck,
     /// the session is reset
     Reset,
 }

@@ -59,6 +59,8 @@ impl Flags {
     pub const GUEST: u16 = 1 << 12;
     /// The real server sent its FIN before the client did: its side may rest in TIME_WAIT.
     pub const SERVER_CLOSED_FIRST: u16 = 1 << 13;
+    /// The lease is on offer to new sessions: it stands in the local pool's reclaim list.
+    pub const OFFERED: u16 = 1 << 14;
 
     /// Whether any of `bits` is set.
     #[inline(always)]

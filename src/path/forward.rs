@@ -1,0 +1,354 @@
+//! A packet that has a session: from the session's line to the wire.
+//!
+//! The order is fixed: state first (it may refuse), then everything that needs room (decided before the packet is
+//! touched), then the L4 header, the IP header, the next hop. The usual packet, data or ACK of an established session,
+//! passes through [`Shard::forward`] without a call to a `#[cold]` function.
+
+use super::client_address::{self, NoRoomFor};
+use super::drop_reason::DropReason;
+use super::neighbour::NeighbourIndex;
+use super::packet::{Io, Packet};
+use super::parsed::Parsed;
+use super::rewrite::{self, Ends, Layout};
+use super::shard::{Shard, Turn};
+use super::tcp_track::{self, Segment, Tracked};
+use super::tcp_translate;
+use crate::id::PortId;
+use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, ToaSettings};
+use crate::session::{Direction, Flags, SessionIndex, State};
+use crate::wire::checksum::Delta;
+use crate::wire::{Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// it leaves through this port
+    Transmit(PortId),
+    /// it waits for its next hop to be resolved
+    Hold(NeighbourIndex),
+    /// it ends here
+    Drop(DropReason),
+    /// its session is over; it starts a new one
+    Reopen,
+    /// its session is over, and whoever sent it is told
+    Reset(DropReason),
+    /// it exceeds the MTU of its way out; the sender is told how large it may be
+    TooBig(usize),
+}
+
+impl<P: Packet> Shard<P> {
+    /// Sends a packet of session `index` on its way.
+    #[inline]
+    pub(super) fn forward<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        mut packet: P,
+        parsed: &Parsed,
+        (index, direction): (SessionIndex, Direction),
+    ) {
+        match self.rewrite(turn, rx_port, &mut packet, parsed, index, direction) {
+            Verdict::Transmit(port) => self.transmit(turn, port, packet),
+            Verdict::Drop(reason) => self.drop(packet, reason),
+            Verdict::Hold(neighbour) => self.hold(turn, neighbour, packet),
+            Verdict::Reopen => {
+                self.end_session(turn, index);
+                self.open(turn, rx_port, packet, parsed);
+            }
+            Verdict::Reset(reason) => {
+                self.end_session(turn, index);
+                self.refuse(turn, rx_port, packet, parsed, reason);
+            }
+            Verdict::TooBig(mtu) => self.refuse_too_big(turn, rx_port, packet, parsed, mtu),
+        }
+    }
+
+    #[inline]
+    fn rewrite<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: &mut P,
+        parsed: &Parsed,
+        index: SessionIndex,
+        direction: Direction,
+    ) -> Verdict {
+        let rx = &turn.snapshot.ports[rx_port.index()];
+        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch && !self.reroute(turn, index) {
+            return Verdict::Drop(DropReason::NoRoute);
+        }
+        let hot = self.sessions.hot(index);
+        let (ahead, behind) = match direction {
+            Direction::Inbound => (hot.next_hop_inbound, hot.next_hop_outbound),
+            Direction::Outbound => (hot.next_hop_outbound, hot.next_hop_inbound),
+        };
+        if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port != rx_port {
+            return Verdict::Drop(DropReason::IpSpoofedSource);
+        }
+        if self.real_servers[hot.real_server as usize].removed
+            && let Some(verdict) = self.without_real_server(turn, parsed, index, direction)
+        {
+            return verdict;
+        }
+        let egress_port = self.neighbours.adjacency(NeighbourIndex(ahead)).port;
+        let egress = &turn.snapshot.ports[egress_port.index()];
+
+        let layout = Layout::from(parsed);
+        let partial = rx.partial_checksums && rewrite::has_partial_checksum(packet.head(), &layout, parsed);
+        let done = match parsed.tuple.protocol {
+            Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, egress),
+            Protocol::Udp => Ok((layout, Delta::default())),
+        };
+        let (layout, delta) = match done {
+            Ok(done) => done,
+            Err(verdict) => return verdict,
+        };
+
+        let (hot, _, wide) = self.sessions.lines_mut(index);
+        let ends = Ends::of(hot, wide, direction);
+        let out_len = length_behind(&layout, parsed, &ends);
+        if out_len > usize::from(egress.mtu) {
+            return Verdict::TooBig(usize::from(egress.mtu) - (out_len - parsed.ip_len()).min(out_len));
+        }
+        hot.stamp = turn.now.tick();
+        hot.packets = hot.packets.wrapping_add(1);
+        let ends_delta = match direction {
+            Direction::Inbound => hot.checksum_delta,
+            Direction::Outbound => !hot.checksum_delta,
+        };
+        let real_server = hot.real_server;
+        let delta = delta.add_delta(ends_delta);
+        let protocol = parsed.tuple.protocol;
+        let Ok(layout) =
+            rewrite::rewrite(packet, layout, protocol, &ends, delta, &mut self.identification)
+        else {
+            return Verdict::Drop(DropReason::Headroom);
+        };
+        if partial && rewrite::complete_checksum(packet, &layout, protocol, &ends, egress).is_err() {
+            return Verdict::Drop(DropReason::Headroom);
+        }
+        packet.truncate(layout.end);
+        self.count_real_server(real_server, direction, parsed.ip_len());
+
+        let ethertype = if ends.src.is_v4() { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };
+        let head = packet.head_mut();
+        head[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        let adjacency = self.neighbours.adjacency(NeighbourIndex(ahead));
+        if adjacency.is_fresh() {
+            head[..12].copy_from_slice(&adjacency.macs);
+            Verdict::Transmit(egress_port)
+        } else {
+            Verdict::Hold(NeighbourIndex(ahead))
+        }
+    }
+
+    #[inline(always)]
+    fn count_real_server(&mut self, real_server: u32, direction: Direction, bytes: usize) {
+        let counters = &mut self.real_servers[real_server as usize];
+        match direction {
+            Direction::Inbound => {
+                counters.packets_inbound += 1;
+                counters.bytes_inbound += bytes as u64;
+            }
+            Direction::Outbound => {
+                counters.packets_outbound += 1;
+                counters.bytes_outbound += bytes as u64;
+            }
+        }
+    }
+
+    /// State, translation and options of a TCP segment. `Err` holds the verdict if it goes no further.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    fn edit_tcp<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        packet: &mut P,
+        parsed: &Parsed,
+        layout: Layout,
+        index: SessionIndex,
+        direction: Direction,
+        egress: &PortView,
+    ) -> Result<(Layout, Delta), Verdict> {
+        let header_len = tcp::header_len(&packet.head()[layout.l4..]);
+        let segment = {
+            let header = &packet.head()[layout.l4..];
+            Segment {
+                seq: tcp::seq(header),
+                ack: tcp::ack(header),
+                flags: parsed.tcp_flags,
+                payload_len: (layout.end - layout.l4 - header_len) as u32,
+            }
+        };
+        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let before = hot.state;
+        let tracked = tcp_track::track(hot, cold, direction, &segment);
+
+        let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
+        let toa = if carries_toa { toa_settings(turn, cold.service) } else { None }
+            .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
+        let client = if hot.flags.has(Flags::CLIENT_V6) {
+            wide.cip
+        } else if hot.flags.has(Flags::WIDE) {
+            wide.cip
+        } else {
+            crate::wire::Address::from_v4(hot.cip)
+        };
+        let cport = hot.cport;
+        match tracked {
+            Tracked::Forward => {}
+            Tracked::Changed => self.note_state_change(turn, index, before),
+            Tracked::Reopen => return Err(Verdict::Reopen),
+            Tracked::OutsideWindow => return Err(Verdict::Drop(DropReason::RstOutsideWindow)),
+        }
+
+        let hot = self.sessions.hot(index);
+        let header = &mut packet.head_mut()[layout.l4..layout.l4 + header_len];
+        let mut delta = Delta::default();
+        if segment.flags & tcp::SYN != 0 {
+            let mss = mss_limit(turn, hot, &self.neighbours, direction, carries_toa || direction == Direction::Outbound);
+            delta = delta.combine(edit_syn_options(header, mss));
+        }
+        delta = delta.combine(tcp_translate::translate(header, hot, direction));
+        if segment.flags & tcp::FIN != 0 && direction == Direction::Inbound {
+            note_last_timestamp(header, self.sessions.cold_mut(index));
+        }
+        if direction == Direction::Inbound && header_len > tcp::HEADER_LEN {
+            delta = delta.combine(client_address::erase_forged(header));
+        }
+        let Some(settings) = toa else { return Ok((layout, delta)) };
+        let toa_len = client_address::option_len(!client.is_v4());
+        let ip_len = parsed.ip_len() + cross_family_growth(parsed, hot.flags);
+        match client_address::fits(header_len, toa_len, ip_len, egress.mtu.into()) {
+            Ok(()) => {
+                let (layout, inserted) = client_address::insert(packet, layout, &client, cport, &settings)
+                    .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
+                self.counters.toa_sent += 1;
+                Ok((layout, delta.combine(inserted)))
+            }
+            Err(why) => self.without_toa(why, settings).map(|()| (layout, delta)),
+        }
+    }
+
+    #[cold]
+    fn without_toa(&mut self, why: NoRoomFor, settings: ToaSettings) -> Result<(), Verdict> {
+        client_address::count_no_room(&mut self.counters, why);
+        match settings.no_room {
+            NoRoom::Forward => Ok(()),
+            NoRoom::Reset => Err(Verdict::Reset(DropReason::SessionReset)),
+        }
+    }
+
+    /// The session's real server is gone: what its next packet does, `None` to go on as if nothing had happened.
+    #[cold]
+    fn without_real_server<I: Io<Packet = P>>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        parsed: &Parsed,
+        index: SessionIndex,
+        direction: Direction,
+    ) -> Option<Verdict> {
+        if direction == Direction::Outbound {
+            return None;
+        }
+        let opens = parsed.tuple.protocol == Protocol::Udp || parsed.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if opens {
+            return Some(Verdict::Reopen);
+        }
+        let service = self.sessions.cold(index).service as usize;
+        let resets = turn.snapshot.services.get(service).and_then(Option::as_ref);
+        resets.is_some_and(|service| service.on_remove == OnRemove::Reset)
+            .then_some(Verdict::Reset(DropReason::SessionReset))
+    }
+
+    /// Books a session's move to another state: its real server's counts, its timer, its lease once it is over.
+    #[cold]
+    pub(super) fn note_state_change<I: Io>(&mut self, turn: &Turn<'_, I>, index: SessionIndex, before: State) {
+        let hot = self.sessions.hot(index);
+        let (state, real_server, finished) = (hot.state, hot.real_server as usize, hot.flags.has(Flags::FINISHED));
+        let counters = &mut self.real_servers[real_server];
+        match (before.is_active(), state.is_active()) {
+            (true, false) => {
+                counters.active -= 1;
+                counters.inactive += 1;
+            }
+            (false, true) => {
+                counters.inactive -= 1;
+                counters.active += 1;
+            }
+            _ => {}
+        }
+        let deadline = turn.now.tick().plus(self.timeout_ticks(turn.snapshot, index));
+        self.wheel.reschedule_if_sooner(&mut self.sessions, index, deadline);
+        if finished && !self.sessions.hot(index).flags.has(Flags::OFFERED) {
+            self.sessions.hot_mut(index).flags.set(Flags::OFFERED);
+            let slot = self.sessions.cold(index).lease_slot;
+            self.pools.offer(slot, index, &mut self.sessions);
+        }
+    }
+}
+
+fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<ToaSettings> {
+    match turn.snapshot.services.get(service as usize)?.as_ref()?.client_address {
+        ClientAddress::Toa(settings) => Some(settings),
+        ClientAddress::None => None,
+    }
+}
+
+/// Bytes the packet gains (or, wrapped, loses) by a change of family.
+fn cross_family_growth(parsed: &Parsed, flags: Flags) -> usize {
+    let to_v6 = flags.has(Flags::SERVER_V6);
+    match (parsed.is_v6(), to_v6) {
+        (false, true) => ipv6::HEADER_LEN - ipv4::HEADER_LEN,
+        _ => 0,
+    }
+}
+
+/// Bytes of the IP packet behind the gateway.
+#[inline(always)]
+fn length_behind(layout: &Layout, parsed: &Parsed, ends: &Ends) -> usize {
+    match (parsed.is_v6(), !ends.src.is_v4()) {
+        (true, true) | (false, false) => layout.end - layout.l3,
+        (false, true) => layout.end - layout.l4 + ipv6::HEADER_LEN,
+        (true, false) => layout.end - layout.l4 + ipv4::HEADER_LEN,
+    }
+}
+
+/// The largest segment the receiver of this SYN may send back through the gateway: the MTU of the leg behind which the
+/// sender of the SYN sits, less headers; less TOA where the answers to a SYN-ACK carry it.
+#[cold]
+fn mss_limit<I: Io, P: Packet>(
+    turn: &Turn<'_, I>,
+    hot: &crate::session::Hot,
+    neighbours: &super::neighbour::NeighbourTable<P>,
+    direction: Direction,
+    reserve_toa: bool,
+) -> u16 {
+    let port_of = |next_hop: u16| neighbours.adjacency(NeighbourIndex(next_hop)).port;
+    let (port, v6) = match direction {
+        Direction::Inbound => (port_of(hot.next_hop_outbound), hot.flags.has(Flags::CLIENT_V6)),
+        Direction::Outbound => (port_of(hot.next_hop_inbound), hot.flags.has(Flags::SERVER_V6)),
+    };
+    let headers = tcp::HEADER_LEN + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+    let toa = match direction {
+        Direction::Outbound if reserve_toa && hot.flags.has(Flags::TOA) => {
+            client_address::option_len(hot.flags.has(Flags::CLIENT_V6))
+        }
+        _ => 0,
+    };
+    (usize::from(turn.snapshot.ports[port.index()].mtu).saturating_sub(headers + toa)) as u16
+}
+
+/// MSS down to what fits, and no MPTCP: a subflow that joins could not find the same real server (RFC 8684 §3.2).
+#[cold]
+fn edit_syn_options(header: &mut [u8], mss: u16) -> Delta {
+    let options = &mut header[tcp::HEADER_LEN..];
+    tcp_option::lower_mss(options, mss).combine(tcp_option::erase_mp_capable(options))
+}
+
+#[cold]
+fn note_last_timestamp(header: &[u8], cold: &mut crate::session::Cold) {
+    if let Some((value, _)) = tcp_option::timestamps(&header[tcp::HEADER_LEN..]) {
+        cold.last_timestamp = value;
+    }
+}
