@@ -54,8 +54,6 @@ pub struct RealServerCounters {
     pub active: u32,
     /// all other sessions
     pub inactive: u32,
-    /// new sessions that found no local port toward it
-    pub no_local_port: u64,
     /// removed from the configuration: copied from the snapshot so that a packet finds it in this line
     pub removed: bool,
 }

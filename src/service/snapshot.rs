@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub listeners: super::Listeners,
     /// Indexed by [`RealServerId`].
     pub real_servers: Vec<Option<RealServer>>,
+    /// The addresses of all real servers, for telling them from strangers.
+    pub real_server_addresses: hashbrown::HashSet<Address, ahash::RandomState>,
     /// Indexed by [`PoolId`].
     pub pools: Vec<Option<LocalPool>>,
     /// Which worker is the home of a flow.
@@ -147,6 +149,8 @@ pub struct ToaSettings {
 pub enum NoRoom {
     /// it goes without
     Forward,
+    /// a bare ACK with TOA goes ahead of it
+    BareAck,
     /// the session is reset
     Reset,
 }

@@ -1,0 +1,223 @@
+//! The packet's journey, one burst at a time.
+//!
+//! 1. **classify** each frame: headers checked once, the odd ones leave the way here
+//! 2. **steer**: flows whose home is another worker go into its ring
+//! 3. **look up**: hash all, prefetch all buckets, probe all, prefetch all sessions
+//! 4. **forward** each: state, translation, addresses, next hop; a miss begins a session or is refused
+//!
+//! Between bursts [`Engine::tick`] does a bounded slice of everything that time brings.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::classify::{Class, classify};
+use super::counters::{PathCounters, RealServerCounters};
+use super::drop_reason::DropReason;
+use super::packet::{HandOff, Io, Packet};
+use super::parsed::Parsed;
+use super::shard::{Shard, ShardConfig, Turn};
+use crate::clock::Now;
+use crate::id::PortId;
+use crate::service::snapshot::Snapshot;
+use crate::session::{Candidate, KeyHash, TableError};
+
+/// Packets that travel together.
+pub const BURST: usize = 32;
+
+/// One worker's engine: its shard and the configuration it works by.
+pub struct Engine<P> {
+    snapshot: Arc<Snapshot>,
+    shard: Shard<P>,
+}
+
+/// The flows of one burst, packet and description side by side.
+struct Flows<P> {
+    packets: ArrayVec<P, BURST>,
+    parsed: [Parsed; BURST],
+}
+
+impl<P: Packet> Engine<P> {
+    /// Allocates a shard; the only place where memory is taken.
+    pub fn new(config: &ShardConfig, snapshot: Arc<Snapshot>, now: Now) -> Result<Self, TableError> {
+        let mut shard = Shard::new(config, now)?;
+        shard.apply(&snapshot);
+        Ok(Engine { snapshot, shard })
+    }
+
+    /// Takes the next configuration and gives the old one back.
+    pub fn apply(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.shard.apply(&snapshot);
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// Forwards one burst received on `port`; `packets` is empty afterwards.
+    pub fn process<I: Io<Packet = P>>(
+        &mut self,
+        io: &mut I,
+        now: Now,
+        port: PortId,
+        packets: &mut ArrayVec<P, BURST>,
+    ) {
+        let mut turn = Turn { snapshot: &self.snapshot, io, now };
+        let shard = &mut self.shard;
+        shard.counters.received += packets.len() as u64;
+        let mut flows = shard.classify_all(&mut turn, port, packets);
+        if shard.workers > 1 {
+            shard.steer_all(&mut turn, port, &mut flows);
+        }
+        shard.forward_all(&mut turn, port, flows);
+    }
+
+    /// Takes one item from another worker's hands.
+    pub fn take<I: Io<Packet = P>>(&mut self, io: &mut I, now: Now, item: HandOff<P>) {
+        let mut turn = Turn { snapshot: &self.snapshot, io, now };
+        let shard = &mut self.shard;
+        match item {
+            HandOff::Packet { port, packet, hops } => {
+                shard.counters.taken += 1;
+                shard.take_packet(&mut turn, port, packet, hops);
+            }
+            HandOff::Transmit { port, packet } => turn.io.transmit(port, packet),
+            HandOff::Neighbour(fact) => shard.learn(&mut turn, fact),
+            HandOff::GuestBegan { inbound, host } => shard.guests.began(inbound, host),
+            HandOff::GuestEnded { inbound } => shard.guests.ended(&inbound),
+        }
+    }
+
+    /// A bounded slice of what time brings: expiry, rested leases, neighbours.
+    pub fn tick<I: Io<Packet = P>>(&mut self, io: &mut I, now: Now) {
+        let mut turn = Turn { snapshot: &self.snapshot, io, now };
+        self.shard.expire(&mut turn);
+        self.shard.pools.advance(now.tick(), BURST);
+        self.shard.tick_neighbours(&mut turn);
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &PathCounters {
+        &self.shard.counters
+    }
+
+    /// Counts per real server, indexed by its slot.
+    pub fn real_servers(&self) -> &[RealServerCounters] {
+        &self.shard.real_servers
+    }
+
+    /// Live sessions.
+    pub fn sessions_len(&self) -> usize {
+        self.shard.sessions.len()
+    }
+
+    /// Packets waiting for their next hop.
+    pub fn held(&self) -> usize {
+        self.shard.neighbours.held()
+    }
+}
+
+impl<P: Packet> Shard<P> {
+    #[inline]
+    fn classify_all<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        packets: &mut ArrayVec<P, BURST>,
+    ) -> Flows<P> {
+        let mut flows = Flows { packets: ArrayVec::new(), parsed: [Parsed::EMPTY; BURST] };
+        packets.iter().for_each(P::prefetch);
+        let view = &turn.snapshot.ports[port.index()];
+        for mut packet in packets.drain(..) {
+            let parsed = &mut flows.parsed[flows.packets.len()];
+            match classify(&mut packet, view, parsed) {
+                Class::Flow => flows.packets.push(packet),
+                other => {
+                    let parsed = *parsed;
+                    self.leave_the_way(turn, port, packet, &parsed, other, false);
+                }
+            }
+        }
+        flows
+    }
+
+    /// Everything that is not a flow to forward.
+    #[cold]
+    fn leave_the_way<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        packet: P,
+        parsed: &Parsed,
+        class: Class,
+        steered: bool,
+    ) {
+        match class {
+            Class::Flow => unreachable!("flows stay on the way"),
+            Class::Drop(reason) => self.drop(packet, reason),
+            Class::Expiring => self.refuse_expired_ttl(turn, port, packet, parsed),
+            Class::Icmp(place) => self.icmp(turn, port, packet, place, steered),
+            Class::Arp => self.arp(turn, port, packet),
+            Class::NeighbourDiscovery(place) => self.neighbour_discovery(turn, port, packet, &place),
+            Class::OtherProtocol(place) => {
+                let ours = turn.snapshot.owned.contains_key(&place.dst);
+                self.drop(packet, if ours { DropReason::IpUnknownProtocol } else { DropReason::IpNotForUs });
+            }
+        }
+    }
+
+    #[inline]
+    fn steer_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: &mut Flows<P>) {
+        let mut kept = 0;
+        let packets = std::mem::take(&mut flows.packets);
+        for (at, packet) in packets.into_iter().enumerate() {
+            let home = turn.snapshot.steering.home(&flows.parsed[at].tuple);
+            if home == self.worker {
+                flows.parsed[kept] = flows.parsed[at];
+                kept += 1;
+                flows.packets.push(packet);
+            } else {
+                self.hand_off(turn, home, port, packet, 0);
+            }
+        }
+    }
+
+    #[inline]
+    fn forward_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: Flows<P>) {
+        let parsed = &flows.parsed[..flows.packets.len()];
+        let mut hashes = [KeyHash::default(); BURST];
+        for (hash, parsed) in hashes.iter_mut().zip(parsed) {
+            *hash = self.sessions.hash(&parsed.tuple);
+            self.sessions.prefetch_buckets(*hash);
+        }
+        let mut candidates = [Candidate::default(); BURST];
+        for ((candidate, hash), parsed) in candidates.iter_mut().zip(&hashes).zip(parsed) {
+            *candidate = self.sessions.probe(*hash);
+            self.sessions.prefetch_entry(*candidate, parsed.is_v6());
+        }
+        for (at, packet) in flows.packets.into_iter().enumerate() {
+            let parsed = &flows.parsed[at];
+            match self.sessions.confirm(&parsed.tuple, hashes[at], candidates[at]) {
+                Some(found) => self.forward(turn, port, packet, parsed, found),
+                None => self.open(turn, port, packet, parsed),
+            }
+        }
+    }
+
+    /// A packet that another worker passed on: its home is here, or its home has no local port left.
+    fn take_packet<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, mut packet: P, hops: u8) {
+        let mut parsed = Parsed::EMPTY;
+        match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
+            Class::Flow => {
+                parsed.hops = hops;
+                match self.sessions.find(&parsed.tuple) {
+                    Some(found) => self.forward(turn, port, packet, &parsed, found),
+                    None => self.open(turn, port, packet, &parsed),
+                }
+            }
+            other => self.leave_the_way(turn, port, packet, &parsed, other, true),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! ICMP: echo requests answered, errors about sessions carried to the other side, everything else dropped.
+//!
+//! An error quotes the packet it is about, as that packet stood on our wire. Reversed, the quote is the key of the
+//! session: from it the error learns where to go, and what the quote looked like on the other side (RFC 5508 §4.2).
+//! ICMP never changes a session's state or time (RFC 5508 REQ-6).
+
+use super::classify::Place;
+use super::client_address;
+use super::drop_reason::DropReason;
+use super::neighbour::NeighbourIndex;
+use super::packet::{Io, Packet};
+use super::rewrite::Ends;
+use super::shard::{Shard, Turn};
+use crate::id::PortId;
+use crate::service::snapshot::Role;
+use crate::session::{Direction, Flags, Hot, SessionIndex};
+use crate::wire::icmp::{self, Embedded};
+use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp};
+
+/// Quoted bytes that are carried over; the rest of a longer quote is cut off (RFC 4443 §2.4c).
+const QUOTE_LEN_MAX: usize = 1232;
+
+impl<P: Packet> Shard<P> {
+    /// Handles one ICMP or ICMPv6 message other than neighbour discovery. `steered`: it has come to its home already.
+    #[cold]
+    pub(super) fn icmp<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        mut packet: P,
+        place: Place,
+        steered: bool,
+    ) {
+        if let Err(reason) = check(&mut packet, &place) {
+            return self.drop(packet, reason);
+        }
+        let kind = packet.head()[usize::from(place.l4)];
+        let v4 = place.src.is_v4();
+        let (echo, error) = if v4 {
+            (kind == icmp::ECHO_REQUEST_V4, icmp::is_error_v4(kind))
+        } else {
+            (kind == icmp::ECHO_REQUEST_V6, icmp::is_error_v6(kind))
+        };
+        if echo {
+            self.answer_echo(turn, rx_port, packet, &place);
+        } else if error {
+            self.carry_error(turn, rx_port, packet, &place, steered);
+        } else {
+            self.drop(packet, DropReason::IcmpUnhandled);
+        }
+    }
+
+    /// RFC 1122 §3.2.2.6, RFC 4443 §4.2: the same bytes back, from the address that was asked.
+    fn answer_echo<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, rx_port: PortId, mut packet: P, place: &Place) {
+        let owned = turn.snapshot.owned.get(&place.dst).map(|owned| owned.role);
+        if !matches!(owned, Some(Role::Virtual | Role::Port | Role::Local(_))) {
+            return self.drop(packet, DropReason::IpNotForUs);
+        }
+        let (l3, l4) = (usize::from(place.l3), usize::from(place.l4));
+        packet.truncate(place.end as usize);
+        let head = packet.head_mut();
+        let (to, from) = (ethernet::source(head), ethernet::destination(head));
+        head[..6].copy_from_slice(&to);
+        head[6..12].copy_from_slice(&from);
+        icmp::turn_echo_round(&mut head[l4..], place.src.is_v4());
+        if place.src.is_v4() {
+            head[l3 + 8] = 64;
+            head[l3 + 12..l3 + 16].copy_from_slice(&place.dst.v4_octets());
+            head[l3 + 16..l3 + 20].copy_from_slice(&place.src.v4_octets());
+            ipv4::fill_checksum(&mut head[l3..l4]);
+        } else {
+            head[l3 + 7] = 64;
+            head[l3 + 8..l3 + 24].copy_from_slice(place.dst.octets());
+            head[l3 + 24..l3 + 40].copy_from_slice(place.src.octets());
+        }
+        self.counters.drops.count(DropReason::EchoAnswered);
+        self.originate(turn, rx_port, packet);
+    }
+
+    fn carry_error<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        place: &Place,
+        steered: bool,
+    ) {
+        let quote_at = usize::from(place.l4) + icmp::HEADER_LEN;
+        let embedded = packet.head().get(quote_at..place.end as usize).and_then(|quote| {
+            if place.src.is_v4() { Embedded::parse_v4(quote).ok() } else { Embedded::parse_v6(quote).ok() }
+        });
+        let Some(embedded) = embedded.filter(|embedded| embedded.checksum_ok) else {
+            return self.drop(packet, DropReason::IcmpMalformed);
+        };
+        let key = embedded.tuple.reversed();
+        if !steered {
+            let home = turn.snapshot.steering.home(&key);
+            if home != self.worker {
+                return self.hand_off(turn, home, rx_port, packet, 0);
+            }
+        }
+        let Some((index, direction)) = self.sessions.find(&key) else {
+            return match self.guests.host(&key) {
+                Some(host) => self.hand_off(turn, host, rx_port, packet, 0),
+                None => self.drop(packet, DropReason::IcmpNoSession),
+            };
+        };
+        match self.translate_error(turn, &packet, place, quote_at, &embedded, (index, direction)) {
+            Ok((port, neighbour, translated)) => {
+                drop(packet);
+                let adjacency = self.neighbours.adjacency(neighbour);
+                if adjacency.is_fresh() {
+                    let mut translated = translated;
+                    translated.head_mut()[..12].copy_from_slice(&adjacency.macs);
+                    self.transmit(turn, port, translated);
+                } else {
+                    self.hold(turn, neighbour, translated);
+                }
+            }
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// Builds the error as the other side shall see it: outer addresses of the session's far side, the quote as that
+    /// side sent it, checksums anew.
+    fn translate_error<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        packet: &P,
+        place: &Place,
+        quote_at: usize,
+        embedded: &Embedded,
+        (index, direction): (SessionIndex, Direction),
+    ) -> Result<(PortId, NeighbourIndex, P), DropReason> {
+        let head = packet.head();
+        let (hot, _, wide) = self.sessions.lines_mut(index);
+        let ends = Ends::of(hot, wide, direction);
+        let neighbour = NeighbourIndex(match direction {
+            Direction::Inbound => hot.next_hop_inbound,
+            Direction::Outbound => hot.next_hop_outbound,
+        });
+        let message = &head[usize::from(place.l4)..usize::from(place.l4) + icmp::HEADER_LEN];
+        let (from_v4, to_v4) = (place.src.is_v4(), ends.src.is_v4());
+        let rest = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
+        let error = Message { kind: message[0], code: message[1], rest }
+            .less_toa(from_v4, toa_growth(hot, direction))
+            .in_family(from_v4, to_v4)
+            .ok_or(DropReason::IcmpUnhandled)?;
+
+        let quote_end = (place.end as usize).min(quote_at + QUOTE_LEN_MAX);
+        let quoted_l4 = &head[quote_at + embedded.l4_offset..quote_end];
+        let same_family = from_v4 == to_v4;
+        let quoted_ip_len = match (same_family, to_v4) {
+            (true, _) => embedded.l4_offset,
+            (false, true) => ipv4::HEADER_LEN,
+            (false, false) => ipv6::HEADER_LEN,
+        };
+        let message_len = icmp::HEADER_LEN + quoted_ip_len + quoted_l4.len();
+        let ip_header_len = if to_v4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let l4 = ethernet::HEADER_LEN + ip_header_len;
+
+        let mut answer = turn.io.allocate().ok_or(DropReason::PacketPoolEmpty)?;
+        if !answer.grow_back((l4 + message_len).max(ethernet::MIN_FRAME_LEN)) {
+            return Err(DropReason::Headroom);
+        }
+        let out = answer.head_mut();
+        let ttl = head[usize::from(place.l3) + if from_v4 { 8 } else { 7 }].saturating_sub(1);
+        let (ethertype, protocol) = if to_v4 {
+            let total_len = (ip_header_len + message_len) as u16;
+            let id = self.identification.next_value();
+            let header = &mut out[ethernet::HEADER_LEN..];
+            ipv4::write_header(header, 0, total_len, id, false, ttl, icmp::PROTOCOL_V4, &ends.src, &ends.dst);
+            (ethernet::TYPE_IPV4, icmp::PROTOCOL_V4)
+        } else {
+            let header = &mut out[ethernet::HEADER_LEN..];
+            ipv6::write_header(header, 0, message_len as u16, icmp::PROTOCOL_V6, ttl, &ends.src, &ends.dst);
+            (ethernet::TYPE_IPV6, icmp::PROTOCOL_V6)
+        };
+        out[12..14].copy_from_slice(&ethertype.to_be_bytes());
+
+        let message = &mut out[l4..l4 + message_len];
+        message[0] = error.kind;
+        message[1] = error.code;
+        message[4..8].copy_from_slice(&error.rest.to_be_bytes());
+        let (quoted_ip, quoted_rest) = message[icmp::HEADER_LEN..].split_at_mut(quoted_ip_len);
+        quoted_rest.copy_from_slice(quoted_l4);
+        // What this side sent went the other way.
+        let sent = Ends { src: ends.dst, dst: ends.src, sport: ends.dport, dport: ends.sport };
+        write_quoted_ip(quoted_ip, &head[quote_at..quote_at + embedded.l4_offset], same_family, &sent, embedded);
+        translate_quoted_l4(quoted_rest, &sent, hot, direction, embedded.tuple.protocol);
+        let sum = if to_v4 {
+            checksum::internet_checksum(message)
+        } else {
+            checksum::l4_checksum(&ends.src, &ends.dst, protocol, message)
+        };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        Ok((self.neighbours.adjacency(neighbour).port, neighbour, answer))
+    }
+}
+
+/// Whole, unbroken, and with a right checksum: an ICMP message is not passed on otherwise (RFC 5508 REQ-3).
+fn check<P: Packet>(packet: &mut P, place: &Place) -> Result<(), DropReason> {
+    let end = place.end as usize;
+    if end < usize::from(place.l4) + icmp::HEADER_LEN {
+        return Err(DropReason::IcmpMalformed);
+    }
+    if packet.head().len() < end && !packet.pull_up(end) {
+        return Err(DropReason::Headroom);
+    }
+    let message = &packet.head()[place.l4.into()..end];
+    let sum = if place.src.is_v4() {
+        checksum::internet_checksum(message)
+    } else {
+        checksum::l4_checksum(&place.src, &place.dst, icmp::PROTOCOL_V6, message)
+    };
+    if sum == 0 { Ok(()) } else { Err(DropReason::IcmpChecksum) }
+}
+
+/// Bytes that TOA adds to what the client sends, as long as it is still sent.
+fn toa_growth(hot: &Hot, direction: Direction) -> u16 {
+    if direction == Direction::Outbound && hot.flags.has(Flags::TOA) {
+        client_address::option_len(hot.flags.has(Flags::CLIENT_V6)) as u16
+    } else {
+        0
+    }
+}
+
+/// Type, code and the four bytes behind the checksum.
+#[derive(Clone, Copy)]
+struct Message {
+    kind: u8,
+    code: u8,
+    rest: u32,
+}
+
+impl Message {
+    /// The client may use less than the path allows: the gateway adds to its segments.
+    fn less_toa(self, v4: bool, growth: u16) -> Message {
+        let tells_mtu = if v4 { (self.kind, self.code) == (3, 4) } else { self.kind == 2 };
+        if !tells_mtu || growth == 0 {
+            return self;
+        }
+        let (unused, mtu) = if v4 { (self.rest & 0xffff_0000, self.rest & 0xffff) } else { (0, self.rest) };
+        Message { rest: unused | mtu.saturating_sub(growth.into()), ..self }
+    }
+
+    /// RFC 7915 §4.2 and §5.2; `None` if the other family has no such error.
+    fn in_family(self, from_v4: bool, to_v4: bool) -> Option<Message> {
+        const GROWTH: u32 = (ipv6::HEADER_LEN - ipv4::HEADER_LEN) as u32;
+        let (kind, code, rest) = match (from_v4, to_v4, self.kind, self.code) {
+            (true, true, ..) | (false, false, ..) => return Some(self),
+            (true, false, 3, 4) => (2, 0, ((self.rest & 0xffff) + GROWTH).max(1280)),
+            (true, false, 3, 3) => (1, 4, 0),
+            (true, false, 3, 9 | 10 | 13) => (1, 1, 0),
+            (true, false, 3, 0 | 1 | 5..=8 | 11 | 12) => (1, 0, 0),
+            (true, false, 11, code) => (3, code, 0),
+            (false, true, 1, 4) => (3, 3, 0),
+            (false, true, 1, 1) => (3, 10, 0),
+            (false, true, 1, _) => (3, 1, 0),
+            (false, true, 2, _) => (3, 4, self.rest.saturating_sub(GROWTH).min(0xffff)),
+            (false, true, 3, code) => (11, code, 0),
+            _ => return None,
+        };
+        Some(Message { kind, code, rest })
+    }
+}
+
+/// The IP header of the quote: as received, with the addresses of this side; or a new one if the family changed.
+fn write_quoted_ip(out: &mut [u8], received: &[u8], same_family: bool, sent: &Ends, embedded: &Embedded) {
+    let to_v4 = sent.src.is_v4();
+    if same_family {
+        out.copy_from_slice(received);
+        if to_v4 {
+            out[12..16].copy_from_slice(&sent.src.v4_octets());
+            out[16..20].copy_from_slice(&sent.dst.v4_octets());
+            ipv4::fill_checksum(out);
+        } else {
+            out[8..24].copy_from_slice(sent.src.octets());
+            out[24..40].copy_from_slice(sent.dst.octets());
+        }
+        return;
+    }
+    let protocol = embedded.tuple.protocol as u8;
+    if to_v4 {
+        let total_len = u16::from_be_bytes([received[4], received[5]]).saturating_sub(
+            (embedded.l4_offset - ipv6::HEADER_LEN) as u16) + ipv4::HEADER_LEN as u16;
+        ipv4::write_header(out, 0, total_len, 0, true, received[7], protocol, &sent.src, &sent.dst);
+    } else {
+        let total_len = u16::from_be_bytes([received[2], received[3]]);
+        let payload_len = total_len.saturating_sub(embedded.l4_offset as u16);
+        ipv6::write_header(out, 0, payload_len, protocol, received[8], &sent.src, &sent.dst);
+    }
+}
+
+/// Ports and sequence number of the quote, as far as it reaches; eight bytes are always there. Receivers check the
+/// sequence number (RFC 5927 §4.1); nobody checks the quoted checksum (RFC 5508 REQ-3c).
+fn translate_quoted_l4(quoted: &mut [u8], sent: &Ends, hot: &Hot, direction: Direction, protocol: Protocol) {
+    quoted[0..2].copy_from_slice(&sent.sport.to_be_bytes());
+    quoted[2..4].copy_from_slice(&sent.dport.to_be_bytes());
+    if protocol == Protocol::Tcp && hot.flags.has(Flags::SEQ) && direction == Direction::Outbound {
+        let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
+        tcp::set_seq(quoted, seq);
+    }
+}

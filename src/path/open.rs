@@ -1,0 +1,250 @@
+//! A packet without a session: a new one, or a reason why not.
+//!
+//! virtual service -> real server -> lease -> session. Whoever is refused is told at once, and the refusal is counted.
+
+use super::drop_reason::DropReason;
+use super::packet::{HandOff, Io, Packet};
+use super::parsed::Parsed;
+use super::rewrite::{Ends, ends_delta};
+use super::shard::{Shard, Turn};
+use crate::id::{PortId, RealServerId, WorkerId};
+use crate::local_pool::{Lease, LeaseError};
+use crate::service::ClientKey;
+use crate::service::snapshot::{ClientAddress, Role, Service};
+use crate::session::{Direction, Flags, Keys, SessionIndex, State};
+use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option};
+
+/// What a lease's last user left behind at the real server, so that the next is acceptable to it.
+#[derive(Clone, Copy, Debug)]
+struct Legacy {
+    lip: Address,
+    lport: u16,
+    /// next sequence number in the real server's numbers
+    next_seq: u32,
+    /// last timestamp in the real server's numbers
+    timestamp: u32,
+}
+
+impl<P: Packet> Shard<P> {
+    /// Begins a session with this packet and sends it on, or refuses it.
+    #[cold]
+    pub(super) fn open<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        parsed: &Parsed,
+    ) {
+        // An earlier packet of the same burst may have begun it.
+        if let Some(found) = self.sessions.find(&parsed.tuple) {
+            return self.forward(turn, rx_port, packet, parsed, found);
+        }
+        if let Some(host) = self.guests.host(&parsed.tuple) {
+            return self.hand_off(turn, host, rx_port, packet, 0);
+        }
+        match self.begin_session(turn, rx_port, &packet, parsed) {
+            Ok(index) => self.forward(turn, rx_port, packet, parsed, (index, Direction::Inbound)),
+            Err(DropReason::NoLocalPort) if parsed.hops + 1 < self.workers as u8 => {
+                let next = WorkerId((self.worker.0 + 1) % self.workers);
+                self.hand_off(turn, next, rx_port, packet, parsed.hops + 1);
+            }
+            Err(reason) => self.refuse(turn, rx_port, packet, parsed, reason),
+        }
+    }
+
+    /// Gives a packet to another worker.
+    pub(super) fn hand_off<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        to: WorkerId,
+        port: PortId,
+        packet: P,
+        hops: u8,
+    ) {
+        match turn.io.hand_off(to, HandOff::Packet { port, packet, hops }) {
+            Ok(()) => self.counters.handed += 1,
+            Err(HandOff::Packet { packet, .. }) => self.drop(packet, DropReason::HandOffRingFull),
+            Err(_) => unreachable!("the ring gives back what it was given"),
+        }
+    }
+
+    fn begin_session<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: &P,
+        parsed: &Parsed,
+    ) -> Result<SessionIndex, DropReason> {
+        let tuple = &parsed.tuple;
+        let snapshot = turn.snapshot;
+        match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
+            None => return Err(DropReason::IpNotForUs),
+            Some(Role::Local(_)) => return Err(DropReason::NoSessionOutbound),
+            Some(Role::Virtual | Role::Port) => {}
+        }
+        if snapshot.owned.contains_key(&tuple.src) {
+            return Err(DropReason::IpSpoofedSource);
+        }
+        let to_client = snapshot.routes.lookup(&tuple.src).ok_or(DropReason::IpSpoofedSource)?;
+        if snapshot.ports[rx_port.index()].reverse_path_filter && to_client.port != rx_port {
+            return Err(DropReason::IpSpoofedSource);
+        }
+        let service = snapshot
+            .listeners
+            .find(tuple.protocol, &tuple.dst, tuple.dport)
+            .and_then(|id| snapshot.services[id.index()].as_ref())
+            .ok_or(DropReason::NoService)?;
+        if tuple.protocol == Protocol::Tcp {
+            const OPENING: u8 = tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN;
+            if parsed.tcp_flags & OPENING != tcp::SYN {
+                return Err(DropReason::NoSession);
+            }
+        }
+        let real_server = self.schedule(service, tuple).ok_or(DropReason::NoRealServer)?;
+        let (rip, rport) = {
+            let real_server = snapshot.real_servers[real_server.index()].as_ref().ok_or(DropReason::NoRealServer)?;
+            (real_server.address, real_server.port.unwrap_or(tuple.dport))
+        };
+        let to_server = snapshot.routes.lookup(&rip).ok_or(DropReason::NoRoute)?;
+        if self.sessions.len() == self.sessions.capacity() {
+            return Err(DropReason::SessionTableFull);
+        }
+        let next_hop_outbound = self.next_hop(to_client, &tuple.src)?;
+        let next_hop_inbound = self.next_hop(to_server, &rip)?;
+        let (lease, legacy) = self.lease(turn, service, tuple.protocol, &rip, rport)?;
+
+        let outbound = Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
+        let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {
+            self.pools.release(lease.slot, lease.lport);
+            return Err(DropReason::SessionTableFull);
+        };
+        let tick = turn.now.tick();
+        let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
+        let (hot, cold, _) = self.sessions.lines_mut(index);
+        hot.next_hop_inbound = next_hop_inbound.0;
+        hot.next_hop_outbound = next_hop_outbound.0;
+        self.neighbours.retain(next_hop_inbound);
+        self.neighbours.retain(next_hop_outbound);
+        hot.route_epoch = snapshot.route_epoch;
+        hot.real_server = real_server.0;
+        hot.stamp = tick;
+        hot.checksum_delta = ends_delta(tuple, &ends);
+        cold.created = tick;
+        cold.lease_slot = lease.slot;
+        cold.service = service.id.0;
+        match tuple.protocol {
+            Protocol::Udp => hot.state = State::Established,
+            Protocol::Tcp => self.begin_tcp(turn, index, packet, parsed, service, &outbound, legacy),
+        }
+        self.register(turn, index, parsed);
+        Ok(index)
+    }
+
+    fn begin_tcp<I: Io<Packet = P>>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        index: SessionIndex,
+        packet: &P,
+        parsed: &Parsed,
+        service: &Service,
+        outbound: &Tuple,
+        legacy: Option<Legacy>,
+    ) {
+        let header = &packet.head()[parsed.l4.into()..];
+        let header = &header[..tcp::header_len(header)];
+        let client_isn = tcp::seq(header);
+        let (mut isn, mut timestamp) =
+            (self.isn.isn(outbound, turn.now.nanos), self.isn.timestamp(outbound, turn.now.millis()));
+        if let Some(legacy) = legacy.filter(|l| l.lip == outbound.dst && l.lport == outbound.dport) {
+            // Linux accepts a SYN in TIME_WAIT if its number lies after the last one (tcp_timewait_state_process).
+            if !tcp::seq_after(isn, legacy.next_seq) {
+                isn = legacy.next_seq.wrapping_add(1 << 16).wrapping_add(isn & 0xffff);
+            }
+            if !tcp::seq_after(timestamp, legacy.timestamp) {
+                timestamp = legacy.timestamp.wrapping_add(1);
+            }
+        }
+        let (hot, cold, _) = self.sessions.lines_mut(index);
+        hot.state = State::SynRecv;
+        hot.flags.set(Flags::SEQ);
+        hot.seq_delta = isn.wrapping_sub(client_isn);
+        hot.next_seq_inbound = client_isn.wrapping_add(1);
+        cold.client_isn = client_isn;
+        if let Some((value, _)) = tcp_option::timestamps(&header[tcp::HEADER_LEN..]) {
+            hot.flags.set(Flags::TIMESTAMP);
+            hot.timestamp_delta = timestamp.wrapping_sub(value);
+            cold.last_timestamp = value;
+        }
+        if matches!(service.client_address, ClientAddress::Toa(_)) {
+            hot.flags.set(Flags::TOA);
+        }
+    }
+
+    /// Timer, counts, and the home's note if this worker is only the host.
+    fn register<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex, parsed: &Parsed) {
+        let deadline = turn.now.tick().plus(self.timeout_ticks(turn.snapshot, index));
+        self.wheel.schedule(&mut self.sessions, index, deadline);
+        let hot = self.sessions.hot_mut(index);
+        let counters = &mut self.real_servers[hot.real_server as usize];
+        counters.sessions += 1;
+        if hot.state.is_active() {
+            counters.active += 1;
+        } else {
+            counters.inactive += 1;
+        }
+        self.counters.sessions_created += 1;
+        let home = turn.snapshot.steering.home(&parsed.tuple);
+        if home != self.worker {
+            hot.flags.set(Flags::GUEST);
+            let began = HandOff::GuestBegan { inbound: parsed.tuple, host: self.worker };
+            // A full ring costs the session a retransmission: the home passes the next packet on again.
+            let _ = turn.io.hand_off(home, began);
+        }
+    }
+
+    fn schedule(&mut self, service: &Service, tuple: &Tuple) -> Option<RealServerId> {
+        let client = ClientKey { address: tuple.src, port: tuple.sport };
+        let mut state = std::mem::take(&mut self.schedulers[service.id.index()]);
+        let picked = service.scheduler.pick(&mut state, &client, &|real_server| self.connections(real_server));
+        self.schedulers[service.id.index()] = state;
+        picked
+    }
+
+    /// A free local port; failing that, one whose session is over but still remembered.
+    fn lease<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        service: &Service,
+        protocol: Protocol,
+        rip: &Address,
+        rport: u16,
+    ) -> Result<(Lease, Option<Legacy>), DropReason> {
+        let steering = &turn.snapshot.steering;
+        let pool = turn.snapshot.pools[service.local_pool.index()].as_ref().ok_or(DropReason::NoLocalPort)?;
+        match self.pools.lease(pool, steering, protocol, rip, rport) {
+            Ok(lease) => return Ok((lease, None)),
+            Err(LeaseError::Exhausted) => {}
+            Err(_) => return Err(DropReason::NoLocalPort),
+        }
+        let Some(finished) = self.pools.reclaim_candidate(protocol, rip, rport) else {
+            return Err(DropReason::NoLocalPort);
+        };
+        let legacy = self.legacy(finished);
+        self.counters.leases_taken_over += 1;
+        self.end_session_for_takeover(turn, finished);
+        match self.pools.lease(pool, steering, protocol, rip, rport) {
+            Ok(lease) => Ok((lease, Some(legacy))),
+            Err(_) => Err(DropReason::NoLocalPort),
+        }
+    }
+
+    fn legacy(&self, index: SessionIndex) -> Legacy {
+        let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
+        Legacy {
+            lip: self.sessions.outbound(index).dst,
+            lport: hot.lport,
+            next_seq: hot.next_seq_inbound.wrapping_add(hot.seq_delta),
+            timestamp: cold.last_timestamp.wrapping_add(hot.timestamp_delta),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Telling a sender that its packet goes no further: RST for TCP, ICMP for the rest, never more than the limit allows.
+//!
+//! The answer goes back the way the packet came, to the MAC address that sent it, so that refusing needs no route and no
+//! neighbour. It is never larger than what a sender may be told (RFC 1812 §4.3.2.3: 576 bytes; RFC 4443 §2.4: 1280).
+
+use super::classify::Place;
+use super::drop_reason::DropReason;
+use super::packet::{Io, Packet};
+use super::parsed::Parsed;
+use super::shard::{Shard, Turn};
+use crate::id::PortId;
+use crate::wire::{Address, Protocol, Tuple, checksum, ethernet, icmp, ipv4, ipv6, tcp};
+
+/// TTL and hop limit of what the gateway sends itself.
+const OWN_TTL: u8 = 64;
+
+/// An ICMP error, by its meaning in both families.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum IcmpError {
+    PortUnreachable,
+    HostUnreachable,
+    /// RFC 5508 REQ-8: no local port was left
+    AdministrativelyProhibited,
+    TimeExceeded,
+    /// the largest packet that would pass, in the sender's family
+    TooBig(u16),
+}
+
+impl IcmpError {
+    /// Type, code and the four bytes behind the checksum (RFC 792, RFC 1191).
+    const fn v4(self) -> (u8, u8, u32) {
+        match self {
+            IcmpError::PortUnreachable => (3, 3, 0),
+            IcmpError::HostUnreachable => (3, 1, 0),
+            IcmpError::AdministrativelyProhibited => (3, 13, 0),
+            IcmpError::TimeExceeded => (11, 0, 0),
+            IcmpError::TooBig(mtu) => (3, 4, mtu as u32),
+        }
+    }
+
+    /// The same for ICMPv6 (RFC 4443 §3).
+    const fn v6(self) -> (u8, u8, u32) {
+        match self {
+            IcmpError::PortUnreachable => (1, 4, 0),
+            IcmpError::HostUnreachable => (1, 3, 0),
+            IcmpError::AdministrativelyProhibited => (1, 1, 0),
+            IcmpError::TimeExceeded => (3, 0, 0),
+            IcmpError::TooBig(mtu) => (2, 0, mtu as u32),
+        }
+    }
+}
+
+impl<P: Packet> Shard<P> {
+    /// Drops a TCP or UDP packet for `reason` and tells its sender, where the reason is one that senders are told.
+    #[cold]
+    pub(super) fn refuse<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        parsed: &Parsed,
+        reason: DropReason,
+    ) {
+        use DropReason::{NoLocalPort, NoRealServer, NoService, NoSession, NoSessionOutbound, SessionReset};
+        let tcp = parsed.tuple.protocol == Protocol::Tcp;
+        let told = match reason {
+            NoSessionOutbound => tcp && self.is_real_server(turn, &parsed.tuple),
+            NoService | NoSession | NoRealServer | NoLocalPort | SessionReset => true,
+            DropReason::SessionTableFull => tcp,
+            _ => false,
+        };
+        if told && self.may_answer(turn) {
+            if tcp {
+                self.send_rst(turn, rx_port, &packet, parsed);
+            } else {
+                let error = match reason {
+                    NoLocalPort => IcmpError::AdministrativelyProhibited,
+                    _ => IcmpError::PortUnreachable,
+                };
+                self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
+            }
+        }
+        self.drop(packet, reason);
+    }
+
+    /// RFC 1191, RFC 8201: the packet does not fit; its sender learns what would.
+    #[cold]
+    pub(super) fn refuse_too_big<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        parsed: &Parsed,
+        mtu: usize,
+    ) {
+        if self.may_answer(turn) {
+            let error = IcmpError::TooBig(mtu as u16);
+            self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
+        }
+        self.drop(packet, DropReason::IpTooBig);
+    }
+
+    /// RFC 1812 §5.3.1: the packet's TTL ended here.
+    #[cold]
+    pub(super) fn refuse_expired_ttl<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        parsed: &Parsed,
+    ) {
+        let ttl = packet.head()[usize::from(parsed.l3) + if parsed.is_v6() { 7 } else { 8 }];
+        let ours = turn.snapshot.owned.contains_key(&parsed.tuple.dst);
+        if ttl == 1 && ours && self.may_answer(turn) {
+            self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), IcmpError::TimeExceeded);
+        }
+        self.drop(packet, DropReason::IpTtlExceeded);
+    }
+
+    fn is_real_server<I: Io>(&self, turn: &Turn<'_, I>, tuple: &Tuple) -> bool {
+        turn.snapshot.real_server_addresses.contains(&tuple.src)
+    }
+
+    pub(super) fn may_answer<I: Io>(&mut self, turn: &Turn<'_, I>) -> bool {
+        let admitted = turn.snapshot.refuse.answer && self.refusals.admit(turn.now.tick());
+        self.counters.refusals_limited += u64::from(!admitted);
+        admitted
+    }
+
+    /// RFC 9293 §3.10.7.1: a RST that the sender of `packet` accepts.
+    fn send_rst<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: &P,
+        parsed: &Parsed,
+    ) {
+        let head = packet.head();
+        let segment = &head[parsed.l4.into()..];
+        if parsed.tcp_flags & tcp::RST != 0 {
+            return;
+        }
+        let payload_len = parsed.end as usize - usize::from(parsed.l4) - tcp::header_len(segment);
+        let (seq, ack, flags) = if parsed.tcp_flags & tcp::ACK != 0 {
+            (tcp::ack(segment), 0, tcp::RST)
+        } else {
+            let len = tcp::segment_len(parsed.tcp_flags, payload_len as u32);
+            (0, tcp::seq(segment).wrapping_add(len), tcp::RST | tcp::ACK)
+        };
+        let (src, dst) = (parsed.tuple.dst, parsed.tuple.src);
+        let Some(mut answer) = turn.io.allocate() else { return };
+        let Some(l4) = begin_answer(&mut answer, head, (src, dst), 6, tcp::HEADER_LEN) else { return };
+        let out = &mut answer.head_mut()[l4..l4 + tcp::HEADER_LEN];
+        tcp::write_segment(out, parsed.tuple.dport, parsed.tuple.sport, seq, ack, flags, 0);
+        let sum = checksum::l4_checksum(&src, &dst, 6, out);
+        out[tcp::CHECKSUM_OFFSET..tcp::CHECKSUM_OFFSET + 2].copy_from_slice(&sum.to_be_bytes());
+        self.originate(turn, rx_port, answer);
+    }
+
+    /// Quotes `packet` back to its sender. The source is the address it was sent to.
+    pub(super) fn send_icmp_error<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: &P,
+        place: &Place,
+        error: IcmpError,
+    ) {
+        let head = packet.head();
+        let (src, dst) = (place.dst, place.src);
+        let (protocol, budget) =
+            if dst.is_v4() { (icmp::PROTOCOL_V4, 576 - 28) } else { (icmp::PROTOCOL_V6, 1280 - 48) };
+        let quoted = &head[place.l3.into()..(place.end as usize).min(head.len())];
+        let quoted = &quoted[..quoted.len().min(budget)];
+        let Some(mut answer) = turn.io.allocate() else { return };
+        let len = icmp::HEADER_LEN + quoted.len();
+        let Some(l4) = begin_answer(&mut answer, head, (src, dst), protocol, len) else { return };
+        let out = &mut answer.head_mut()[l4..l4 + len];
+        if dst.is_v4() {
+            let (kind, code, rest) = error.v4();
+            icmp::write_error_v4(out, kind, code, rest, quoted);
+        } else {
+            let (kind, code, rest) = error.v6();
+            icmp::write_error_v6(out, &src, &dst, kind, code, rest, quoted);
+        }
+        self.originate(turn, rx_port, answer);
+    }
+}
+
+fn place_of(parsed: &Parsed) -> Place {
+    Place { l3: parsed.l3, l4: parsed.l4, end: parsed.end, src: parsed.tuple.src, dst: parsed.tuple.dst }
+}
+
+/// Lays out an answer to the frame `received`: Ethernet turned round, an IP header, `len` bytes to fill in. Returns
+/// where they begin. Short frames are padded with zeros to Ethernet's minimum.
+fn begin_answer<P: Packet>(
+    answer: &mut P,
+    received: &[u8],
+    (src, dst): (Address, Address),
+    protocol: u8,
+    len: usize,
+) -> Option<usize> {
+    let ip_header_len = if dst.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+    let l4 = ethernet::HEADER_LEN + ip_header_len;
+    if !answer.grow_back((l4 + len).max(ethernet::MIN_FRAME_LEN)) {
+        return None;
+    }
+    let (to, from) = (ethernet::source(received), ethernet::destination(received));
+    let out = answer.head_mut();
+    let ip = ethernet::HEADER_LEN;
+    if dst.is_v4() {
+        ethernet::write_header(out, to, from, ethernet::TYPE_IPV4);
+        let total_len = (ip_header_len + len) as u16;
+        ipv4::write_header(&mut out[ip..], 0, total_len, 0, true, OWN_TTL, protocol, &src, &dst);
+    } else {
+        ethernet::write_header(out, to, from, ethernet::TYPE_IPV6);
+        ipv6::write_header(&mut out[ip..], 0, len as u16, protocol, OWN_TTL, &src, &dst);
+    }
+    Some(l4)
+}

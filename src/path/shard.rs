@@ -1,0 +1,160 @@
+//! One worker's part of the gateway: everything a packet may touch, owned by nobody else.
+
+use super::counters::{PathCounters, RealServerCounters};
+use super::drop_reason::DropReason;
+use super::guests::Guests;
+use super::limiter::Limiter;
+use super::neighbour::{NeighbourConfig, NeighbourIndex, NeighbourTable};
+use super::packet::{Io, Packet};
+use super::rewrite::Identification;
+use crate::clock::Now;
+use crate::id::{PortId, RealServerId, WorkerId};
+use crate::local_pool::{LocalPools, PoolsConfig};
+use crate::service::SchedulerState;
+use crate::service::snapshot::Snapshot;
+use crate::session::{IsnGenerator, SessionIndex, SessionTable, TableConfig, TableError, TimerWheel, Timeouts};
+
+/// What a shard is made of; everything is allocated from this at start and nothing grows later.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// whose shard
+    pub worker: WorkerId,
+    /// how many workers there are
+    pub workers: u16,
+    /// sessions this worker may hold
+    pub sessions_max: u32,
+    /// whether the session table asks for huge pages
+    pub huge_pages: bool,
+    /// (local address, real server) pairs with leases at one time
+    pub lease_books_max: usize,
+    /// real servers, by address and port, with leases at one time
+    pub destinations_max: usize,
+    /// sessions of this worker that others may keep for it
+    pub guests_max: usize,
+    /// own RSTs and ICMP errors per second
+    pub refusals_per_second: u32,
+    /// neighbour table
+    pub neighbours: NeighbourConfig,
+    /// entropy for hashes, port choice and sequence numbers; different for each worker
+    pub seed: [u8; 32],
+    /// entropy for sequence numbers; the same for all workers
+    pub isn_secret: [u8; 16],
+}
+
+/// A worker's state. See ARCHITECTURE.md for who touches what.
+pub struct Shard<P> {
+    pub(super) worker: WorkerId,
+    pub(super) workers: u16,
+    pub(super) sessions: SessionTable,
+    pub(super) wheel: TimerWheel,
+    pub(super) pools: LocalPools,
+    pub(super) neighbours: NeighbourTable<P>,
+    pub(super) guests: Guests,
+    pub(super) schedulers: Vec<SchedulerState>,
+    pub(super) real_servers: Vec<RealServerCounters>,
+    pub(super) isn: IsnGenerator,
+    pub(super) identification: Identification,
+    pub(super) refusals: Limiter,
+    pub(super) counters: PathCounters,
+    pub(super) default_timeouts: Timeouts,
+}
+
+/// What a phase needs besides the shard: the configuration, the outside, the time.
+pub(super) struct Turn<'a, I> {
+    pub snapshot: &'a Snapshot,
+    pub io: &'a mut I,
+    pub now: Now,
+}
+
+impl<P: Packet> Shard<P> {
+    pub(super) fn new(config: &ShardConfig, now: Now) -> Result<Self, TableError> {
+        let mut seed = config.seed.chunks_exact(8).map(|lane| u64::from_ne_bytes(lane.try_into().expect("8 bytes")));
+        let seed = [(); 4].map(|()| seed.next().expect("four lanes"));
+        Ok(Shard {
+            worker: config.worker,
+            workers: config.workers,
+            sessions: SessionTable::new(TableConfig {
+                sessions_max: config.sessions_max,
+                huge_pages: config.huge_pages,
+                seed,
+            })?,
+            wheel: TimerWheel::new(now.tick()),
+            pools: LocalPools::new(PoolsConfig {
+                worker: config.worker,
+                books_max: config.lease_books_max,
+                destinations_max: config.destinations_max,
+                seed: config.seed,
+            }),
+            neighbours: NeighbourTable::new(config.neighbours.clone(), now),
+            guests: Guests::new(config.guests_max),
+            schedulers: Vec::new(),
+            real_servers: Vec::new(),
+            isn: IsnGenerator::new(config.isn_secret),
+            identification: Identification::new(config.worker.0, config.workers),
+            refusals: Limiter::new(config.refusals_per_second, now.tick()),
+            counters: PathCounters::default(),
+            default_timeouts: Timeouts::default(),
+        })
+    }
+
+    /// Takes note of a new configuration: slots for new services and real servers, removed ones marked.
+    pub(super) fn apply(&mut self, snapshot: &Snapshot) {
+        let services = snapshot.services.len().max(self.schedulers.len());
+        self.schedulers.resize_with(services, SchedulerState::default);
+        let real_servers = snapshot.real_servers.len().max(self.real_servers.len());
+        self.real_servers.resize_with(real_servers, RealServerCounters::default);
+        for (slot, counters) in self.real_servers.iter_mut().enumerate() {
+            let real_server = snapshot.real_servers.get(slot).and_then(Option::as_ref);
+            counters.removed = real_server.is_none_or(|real_server| real_server.removed);
+        }
+        self.pools.apply(snapshot);
+    }
+
+    #[inline]
+    pub(super) fn transmit<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, packet: P) {
+        self.counters.transmitted += 1;
+        turn.io.transmit(port, packet);
+    }
+
+    /// Sends a frame that the gateway made itself.
+    pub(super) fn originate<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, packet: P) {
+        self.counters.originated += 1;
+        self.transmit(turn, port, packet);
+    }
+
+    #[inline]
+    pub(super) fn drop(&mut self, packet: P, reason: DropReason) {
+        self.counters.drops.count(reason);
+        drop(packet);
+    }
+
+    /// The next hop is not resolved, or its entry wants to be confirmed: the neighbour table decides.
+    #[cold]
+    pub(super) fn hold<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        neighbour: NeighbourIndex,
+        mut packet: P,
+    ) {
+        let _ = (turn, neighbour, &mut packet);
+        todo!("wired with the neighbour table");
+    }
+
+    /// Counts of a real server as this worker sees it.
+    pub(super) fn connections(&self, real_server: RealServerId) -> crate::service::Connections {
+        match self.real_servers.get(real_server.index()) {
+            Some(counters) => {
+                crate::service::Connections { active: counters.active, inactive: counters.inactive }
+            }
+            None => crate::service::Connections::default(),
+        }
+    }
+
+    /// How long session `index` may stay without packets in its present state.
+    pub(super) fn timeout_ticks(&self, snapshot: &Snapshot, index: SessionIndex) -> u32 {
+        let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
+        let service = snapshot.services.get(cold.service as usize).and_then(Option::as_ref);
+        let timeouts = service.map_or(&self.default_timeouts, |service| &service.timeouts);
+        timeouts.ticks(hot.protocol, hot.state)
+    }
+}
