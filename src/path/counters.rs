@@ -18,6 +18,8 @@ pub struct PathCounters {
     pub transmitted: u64,
     /// given to the worker that is their home
     pub handed: u64,
+    /// finished frames taken from workers that have no tx queue on the port
+    pub relays_taken: u64,
     /// dropped, by reason
     pub drops: DropCounters,
     /// sessions begun
@@ -54,6 +56,8 @@ pub struct RealServerCounters {
     pub active: u32,
     /// all other sessions
     pub inactive: u32,
+    /// new sessions refused because no local port toward it was free
+    pub no_local_port: u64,
     /// removed from the configuration: copied from the snapshot so that a packet finds it in this line
     pub removed: bool,
 }

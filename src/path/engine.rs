@@ -14,13 +14,15 @@ use arrayvec::ArrayVec;
 use super::classify::{Class, classify};
 use super::counters::{PathCounters, RealServerCounters};
 use super::drop_reason::DropReason;
+use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::shard::{Shard, ShardConfig, Turn};
 use crate::clock::Now;
 use crate::id::PortId;
 use crate::service::snapshot::Snapshot;
-use crate::session::{Candidate, KeyHash, TableError};
+use crate::local_pool::LocalPools;
+use crate::session::{Candidate, KeyHash, SessionTable, TableError};
 
 /// Packets that travel together.
 pub const BURST: usize = 32;
@@ -42,12 +44,15 @@ impl<P: Packet> Engine<P> {
     pub fn new(config: &ShardConfig, snapshot: Arc<Snapshot>, now: Now) -> Result<Self, TableError> {
         let mut shard = Shard::new(config, now)?;
         shard.apply(&snapshot);
+        shard.neighbours.announce_all(OwnAddresses::of(&snapshot), now);
         Ok(Engine { snapshot, shard })
     }
 
-    /// Takes the next configuration and gives the old one back.
-    pub fn apply(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+    /// Takes the next configuration and gives the old one back. Addresses that are new are announced.
+    pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Now) -> Arc<Snapshot> {
         self.shard.apply(&snapshot);
+        let (before, after) = (OwnAddresses::of(&self.snapshot), OwnAddresses::of(&snapshot));
+        self.shard.neighbours.announce_added(before, after, now);
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -78,7 +83,10 @@ impl<P: Packet> Engine<P> {
                 shard.counters.taken += 1;
                 shard.take_packet(&mut turn, port, packet, hops);
             }
-            HandOff::Transmit { port, packet } => turn.io.transmit(port, packet),
+            HandOff::Transmit { port, packet } => {
+                shard.counters.relays_taken += 1;
+                turn.io.transmit(port, packet);
+            }
             HandOff::Neighbour(fact) => shard.learn(&mut turn, fact),
             HandOff::GuestBegan { inbound, host } => shard.guests.began(inbound, host),
             HandOff::GuestEnded { inbound } => shard.guests.ended(&inbound),
@@ -108,14 +116,30 @@ impl<P: Packet> Engine<P> {
         &self.shard.real_servers
     }
 
-    /// Live sessions.
-    pub fn sessions_len(&self) -> usize {
-        self.shard.sessions.len()
+    /// Packets that the gateway made itself.
+    pub fn originated(&self) -> u64 {
+        self.shard.counters.originated + self.shard.neighbours.counters().originated
     }
 
-    /// Packets waiting for their next hop.
-    pub fn held(&self) -> usize {
-        self.shard.neighbours.held()
+    /// Packets given to a port, those included that waited for their next hop.
+    pub fn transmitted(&self) -> u64 {
+        let neighbours = self.shard.neighbours.counters();
+        self.shard.counters.transmitted + neighbours.originated + neighbours.released
+    }
+
+    /// The sessions, to look at.
+    pub fn sessions(&self) -> &SessionTable {
+        &self.shard.sessions
+    }
+
+    /// The neighbours, to look at.
+    pub fn neighbours(&self) -> &NeighbourTable<P> {
+        &self.shard.neighbours
+    }
+
+    /// The leases, to look at.
+    pub fn pools(&self) -> &LocalPools {
+        &self.shard.pools
     }
 }
 

@@ -22,10 +22,8 @@ use crate::wire::{Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// it leaves through this port
-    Transmit(PortId),
-    /// it waits for its next hop to be resolved
-    Hold(NeighbourIndex),
+    /// it goes to this next hop
+    Send(NeighbourIndex),
     /// it ends here
     Drop(DropReason),
     /// its session is over; it starts a new one
@@ -48,9 +46,8 @@ impl<P: Packet> Shard<P> {
         (index, direction): (SessionIndex, Direction),
     ) {
         match self.rewrite(turn, rx_port, &mut packet, parsed, index, direction) {
-            Verdict::Transmit(port) => self.transmit(turn, port, packet),
+            Verdict::Send(next_hop) => self.send_to(turn, next_hop, packet),
             Verdict::Drop(reason) => self.drop(packet, reason),
-            Verdict::Hold(neighbour) => self.hold(turn, neighbour, packet),
             Verdict::Reopen => {
                 self.end_session(turn, index);
                 self.open(turn, rx_port, packet, parsed);
@@ -82,7 +79,7 @@ impl<P: Packet> Shard<P> {
             Direction::Inbound => (hot.next_hop_inbound, hot.next_hop_outbound),
             Direction::Outbound => (hot.next_hop_outbound, hot.next_hop_inbound),
         };
-        if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port != rx_port {
+        if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != rx_port {
             return Verdict::Drop(DropReason::IpSpoofedSource);
         }
         if self.real_servers[hot.real_server as usize].removed
@@ -90,7 +87,7 @@ impl<P: Packet> Shard<P> {
         {
             return verdict;
         }
-        let egress_port = self.neighbours.adjacency(NeighbourIndex(ahead)).port;
+        let egress_port = self.neighbours.adjacency(NeighbourIndex(ahead)).port();
         let egress = &turn.snapshot.ports[egress_port.index()];
 
         let layout = Layout::from(parsed);
@@ -131,15 +128,8 @@ impl<P: Packet> Shard<P> {
         self.count_real_server(real_server, direction, parsed.ip_len());
 
         let ethertype = if ends.src.is_v4() { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };
-        let head = packet.head_mut();
-        head[12..14].copy_from_slice(&ethertype.to_be_bytes());
-        let adjacency = self.neighbours.adjacency(NeighbourIndex(ahead));
-        if adjacency.is_fresh() {
-            head[..12].copy_from_slice(&adjacency.macs);
-            Verdict::Transmit(egress_port)
-        } else {
-            Verdict::Hold(NeighbourIndex(ahead))
-        }
+        packet.head_mut()[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        Verdict::Send(NeighbourIndex(ahead))
     }
 
     #[inline(always)]
@@ -324,7 +314,7 @@ fn mss_limit<I: Io, P: Packet>(
     direction: Direction,
     reserve_toa: bool,
 ) -> u16 {
-    let port_of = |next_hop: u16| neighbours.adjacency(NeighbourIndex(next_hop)).port;
+    let port_of = |next_hop: u16| neighbours.adjacency(NeighbourIndex(next_hop)).port();
     let (port, v6) = match direction {
         Direction::Inbound => (port_of(hot.next_hop_outbound), hot.flags.has(Flags::CLIENT_V6)),
         Direction::Outbound => (port_of(hot.next_hop_inbound), hot.flags.has(Flags::SERVER_V6)),

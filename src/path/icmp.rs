@@ -105,50 +105,42 @@ impl<P: Packet> Shard<P> {
                 None => self.drop(packet, DropReason::IcmpNoSession),
             };
         };
-        match self.translate_error(turn, &packet, place, quote_at, &embedded, (index, direction)) {
-            Ok((port, neighbour, translated)) => {
+        let message = Message::read(&packet.head()[place.l4.into()..]);
+        let ttl_at = usize::from(place.l3) + if place.src.is_v4() { 8 } else { 7 };
+        let message = Message { ttl: packet.head()[ttl_at].saturating_sub(1), ..message };
+        let quote = &packet.head()[quote_at..place.end as usize];
+        match self.translate_error(turn, quote, message, &embedded, (index, direction)) {
+            Ok((neighbour, translated)) => {
                 drop(packet);
-                let adjacency = self.neighbours.adjacency(neighbour);
-                if adjacency.is_fresh() {
-                    let mut translated = translated;
-                    translated.head_mut()[..12].copy_from_slice(&adjacency.macs);
-                    self.transmit(turn, port, translated);
-                } else {
-                    self.hold(turn, neighbour, translated);
-                }
+                self.send_to(turn, neighbour, translated);
             }
             Err(reason) => self.drop(packet, reason),
         }
     }
 
     /// Builds the error as the other side shall see it: outer addresses of the session's far side, the quote as that
-    /// side sent it, checksums anew.
-    fn translate_error<I: Io<Packet = P>>(
+    /// side sent it, checksums anew. `quote` is a packet as it stood on our wire; without Ethernet addresses.
+    pub(super) fn translate_error<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
-        packet: &P,
-        place: &Place,
-        quote_at: usize,
+        quote: &[u8],
+        message: Message,
         embedded: &Embedded,
         (index, direction): (SessionIndex, Direction),
-    ) -> Result<(PortId, NeighbourIndex, P), DropReason> {
-        let head = packet.head();
+    ) -> Result<(NeighbourIndex, P), DropReason> {
         let (hot, _, wide) = self.sessions.lines_mut(index);
         let ends = Ends::of(hot, wide, direction);
         let neighbour = NeighbourIndex(match direction {
             Direction::Inbound => hot.next_hop_inbound,
             Direction::Outbound => hot.next_hop_outbound,
         });
-        let message = &head[usize::from(place.l4)..usize::from(place.l4) + icmp::HEADER_LEN];
-        let (from_v4, to_v4) = (place.src.is_v4(), ends.src.is_v4());
-        let rest = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-        let error = Message { kind: message[0], code: message[1], rest }
+        let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
+        let error = message
             .less_toa(from_v4, toa_growth(hot, direction))
             .in_family(from_v4, to_v4)
             .ok_or(DropReason::IcmpUnhandled)?;
 
-        let quote_end = (place.end as usize).min(quote_at + QUOTE_LEN_MAX);
-        let quoted_l4 = &head[quote_at + embedded.l4_offset..quote_end];
+        let (quoted_header, quoted_l4) = quote[..quote.len().min(QUOTE_LEN_MAX)].split_at(embedded.l4_offset);
         let same_family = from_v4 == to_v4;
         let quoted_ip_len = match (same_family, to_v4) {
             (true, _) => embedded.l4_offset,
@@ -164,7 +156,7 @@ impl<P: Packet> Shard<P> {
             return Err(DropReason::Headroom);
         }
         let out = answer.head_mut();
-        let ttl = head[usize::from(place.l3) + if from_v4 { 8 } else { 7 }].saturating_sub(1);
+        let ttl = error.ttl;
         let (ethertype, protocol) = if to_v4 {
             let total_len = (ip_header_len + message_len) as u16;
             let id = self.identification.next_value();
@@ -186,7 +178,7 @@ impl<P: Packet> Shard<P> {
         quoted_rest.copy_from_slice(quoted_l4);
         // What this side sent went the other way.
         let sent = Ends { src: ends.dst, dst: ends.src, sport: ends.dport, dport: ends.sport };
-        write_quoted_ip(quoted_ip, &head[quote_at..quote_at + embedded.l4_offset], same_family, &sent, embedded);
+        write_quoted_ip(quoted_ip, quoted_header, same_family, &sent, embedded);
         translate_quoted_l4(quoted_rest, &sent, hot, direction, embedded.tuple.protocol);
         let sum = if to_v4 {
             checksum::internet_checksum(message)
@@ -194,7 +186,7 @@ impl<P: Packet> Shard<P> {
             checksum::l4_checksum(&ends.src, &ends.dst, protocol, message)
         };
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        Ok((self.neighbours.adjacency(neighbour).port, neighbour, answer))
+        Ok((neighbour, answer))
     }
 }
 
@@ -225,15 +217,27 @@ fn toa_growth(hot: &Hot, direction: Direction) -> u16 {
     }
 }
 
-/// Type, code and the four bytes behind the checksum.
+/// An ICMP error without what it quotes: type, code, the four bytes behind the checksum, the TTL it travels with.
 #[derive(Clone, Copy)]
-struct Message {
+pub(super) struct Message {
     kind: u8,
     code: u8,
     rest: u32,
+    ttl: u8,
 }
 
 impl Message {
+    fn read(message: &[u8]) -> Message {
+        let rest = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
+        Message { kind: message[0], code: message[1], rest, ttl: 0 }
+    }
+
+    /// RFC 792, RFC 4443 §3.1: nobody answers at the next hop.
+    pub(super) const fn host_unreachable(v4: bool) -> Message {
+        let (kind, code) = if v4 { (3, 1) } else { (1, 3) };
+        Message { kind, code, rest: 0, ttl: 64 }
+    }
+
     /// The client may use less than the path allows: the gateway adds to its segments.
     fn less_toa(self, v4: bool, growth: u16) -> Message {
         let tells_mtu = if v4 { (self.kind, self.code) == (3, 4) } else { self.kind == 2 };
@@ -261,7 +265,7 @@ impl Message {
             (false, true, 3, code) => (11, code, 0),
             _ => return None,
         };
-        Some(Message { kind, code, rest })
+        Some(Message { kind, code, rest, ttl: self.ttl })
     }
 }
 

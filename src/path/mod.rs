@@ -1,18 +1,48 @@
-//! The packet's journey.
+//! A packet's journey through one worker.
+//!
+//! ```text
+//!            classify         steer           look up            forward
+//!  burst ──> headers ──────> home? ────────> session? ────────> state, numbers, TOA ──> addresses ──> next hop ──> tx
+//!              │ odd           │ not ours       │ none             │ refused                             │ unresolved
+//!              v               v                v                  v                                     v
+//!        icmp, ARP, ND,     hand-off ring    open: service ->   refuse: RST, ICMP,                   waits in the
+//!        drop reason                         real server ->     drop reason                          neighbour table
+//!                                            lease -> session
+//! ```
+//!
+//! | file | what happens there | cost per packet |
+//! |---|---|---|
+//! | `engine` | the order of the phases, over a burst of up to 32 | |
+//! | `classify` | every check of Ethernet, IP, TCP and UDP headers, once | the frame's first line |
+//! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | a packet that has a session | bucket, session line |
+//! | `open`, `end` | a session's beginning and end | cold |
+//! | `icmp`, `refuse`, `next_hop`, `neighbour` | what the gateway says itself | cold |
+//!
+//! Nothing here knows DPDK, allocates after start, locks, logs or calls the kernel: buffers, wires and other workers are
+//! [`packet::Packet`] and [`packet::Io`]. Every packet ends as transmitted, handed over, held or dropped with a
+//! [`drop_reason::DropReason`]; [`counters::PathCounters`] states the balance.
+
+mod classify;
+mod client_address;
+pub mod counters;
 pub mod drop_reason;
+mod end;
+mod engine;
+mod forward;
+mod guests;
+pub mod heap;
+mod icmp;
+mod limiter;
+pub mod neighbour;
+mod next_hop;
+mod open;
 pub mod packet;
-pub mod neighbour {
-    //! Neighbours.
-    use crate::id::PortId;
-    use crate::wire::Address;
-    /// What one worker learned about a neighbour and tells the others.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct NeighbourFact {
-        /// the port it is reached through
-        pub port: PortId,
-        /// its address
-        pub address: Address,
-        /// its MAC address
-        pub mac: [u8; 6],
-    }
-}
+mod parsed;
+mod refuse;
+mod rewrite;
+mod shard;
+mod tcp_track;
+mod tcp_translate;
+
+pub use engine::{BURST, Engine};
+pub use shard::ShardConfig;

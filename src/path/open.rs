@@ -39,7 +39,7 @@ impl<P: Packet> Shard<P> {
         if let Some(found) = self.sessions.find(&parsed.tuple) {
             return self.forward(turn, rx_port, packet, parsed, found);
         }
-        if let Some(host) = self.guests.host(&parsed.tuple) {
+        if parsed.hops == 0 && let Some(host) = self.guests.host(&parsed.tuple) {
             return self.hand_off(turn, host, rx_port, packet, 0);
         }
         match self.begin_session(turn, rx_port, &packet, parsed) {
@@ -109,9 +109,16 @@ impl<P: Packet> Shard<P> {
         if self.sessions.len() == self.sessions.capacity() {
             return Err(DropReason::SessionTableFull);
         }
-        let next_hop_outbound = self.next_hop(to_client, &tuple.src)?;
-        let next_hop_inbound = self.next_hop(to_server, &rip)?;
-        let (lease, legacy) = self.lease(turn, service, tuple.protocol, &rip, rport)?;
+        let next_hop_outbound = self.next_hop(turn, to_client, &tuple.src)?;
+        let next_hop_inbound = self.next_hop(turn, to_server, &rip)?;
+        let (lease, legacy) = match self.lease(turn, service, tuple.protocol, &rip, rport) {
+            Ok(found) => found,
+            Err(reason) => {
+                let passed_on = parsed.hops + 1 < self.workers as u8;
+                self.real_servers[real_server.index()].no_local_port += u64::from(!passed_on);
+                return Err(reason);
+            }
+        };
 
         let outbound = Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
         let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {

@@ -4,7 +4,7 @@ use super::counters::{PathCounters, RealServerCounters};
 use super::drop_reason::DropReason;
 use super::guests::Guests;
 use super::limiter::Limiter;
-use super::neighbour::{NeighbourConfig, NeighbourIndex, NeighbourTable};
+use super::neighbour::{NeighbourConfig, NeighbourTable};
 use super::packet::{Io, Packet};
 use super::rewrite::Identification;
 use crate::clock::Now;
@@ -85,7 +85,7 @@ impl<P: Packet> Shard<P> {
                 destinations_max: config.destinations_max,
                 seed: config.seed,
             }),
-            neighbours: NeighbourTable::new(config.neighbours.clone(), now),
+            neighbours: NeighbourTable::new(config.neighbours),
             guests: Guests::new(config.guests_max),
             schedulers: Vec::new(),
             real_servers: Vec::new(),
@@ -126,18 +126,6 @@ impl<P: Packet> Shard<P> {
     pub(super) fn drop(&mut self, packet: P, reason: DropReason) {
         self.counters.drops.count(reason);
         drop(packet);
-    }
-
-    /// The next hop is not resolved, or its entry wants to be confirmed: the neighbour table decides.
-    #[cold]
-    pub(super) fn hold<I: Io<Packet = P>>(
-        &mut self,
-        turn: &mut Turn<'_, I>,
-        neighbour: NeighbourIndex,
-        mut packet: P,
-    ) {
-        let _ = (turn, neighbour, &mut packet);
-        todo!("wired with the neighbour table");
     }
 
     /// Counts of a real server as this worker sees it.

@@ -1,0 +1,68 @@
+//! What a worker answers to control's letters: a bounded look at its shard.
+
+use super::mailbox::{Answer, Request};
+use super::records::{NeighbourRecord, RealServerRecord, SessionRecord};
+use crate::clock::Now;
+use crate::id::RealServerId;
+use crate::path::Engine;
+use crate::path::packet::Packet;
+use crate::session::SessionIndex;
+
+/// Does what a letter asks.
+#[cold]
+pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Request) -> Answer {
+    match request {
+        Request::Apply(snapshot) => Answer::Applied(engine.apply(snapshot, now)),
+        Request::Sessions(filter, mut page) => {
+            let sessions = engine.sessions();
+            page.fill(sessions.slots_used(), |position| {
+                let index = SessionIndex(position);
+                if !sessions.is_live(index) {
+                    return None;
+                }
+                let record = SessionRecord::read(
+                    index,
+                    sessions.hot(index),
+                    sessions.cold(index),
+                    Some(sessions.wide(index)),
+                    now.tick(),
+                );
+                filter.admits(&record).then_some(record)
+            });
+            Answer::Sessions(page)
+        }
+        Request::Neighbours(mut page) => {
+            let mut views = engine.neighbours().views(now);
+            let len = engine.neighbours().len() as u32;
+            let mut at = 0;
+            page.fill(len, |position| {
+                let view = views.nth((position - at) as usize);
+                at = position + 1;
+                view.map(|view| NeighbourRecord::from(view))
+            });
+            Answer::Neighbours(page)
+        }
+        Request::Leases(mut page) => {
+            engine.pools().fill_leases(&mut page);
+            Answer::Leases(page)
+        }
+        Request::RealServers(mut page) => {
+            let real_servers = engine.real_servers();
+            page.fill(real_servers.len() as u32, |position| {
+                let counters = &real_servers[position as usize];
+                Some(RealServerRecord {
+                    id: RealServerId(position),
+                    sessions_active: counters.active,
+                    sessions_inactive: counters.inactive,
+                    sessions_created: counters.sessions,
+                    refused_no_port: counters.no_local_port,
+                    inbound_packets: counters.packets_inbound,
+                    inbound_bytes: counters.bytes_inbound,
+                    outbound_packets: counters.packets_outbound,
+                    outbound_bytes: counters.bytes_outbound,
+                })
+            });
+            Answer::RealServers(page)
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The run-to-completion loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+
+use super::device::{Clock, Runtime, RxQueue};
+use super::idle::{Idle, IdlePolicy};
+use super::mailbox::WorkerEnd;
+use super::outlet::{Outlet, Ring};
+use super::published::{Counter, Counters, Published};
+use crate::clock::Now;
+use crate::cpu;
+use crate::id::PortId;
+use crate::path::packet::Packet;
+use crate::path::{BURST, Engine};
+
+/// Items taken from the inbox per turn, so that a busy neighbour cannot starve the worker's own queues.
+const TAKE_MAX: usize = 4 * BURST;
+/// Nanoseconds between two publications of the counters.
+const PUBLISH_PERIOD_NANOS: u64 = 5_000_000;
+
+/// A worker: one lcore's queues, shard and way out.
+pub struct Worker<R: Runtime> {
+    /// the path
+    pub engine: Engine<R::Packet>,
+    /// the queues it polls
+    pub rx: Vec<(PortId, R::Rx)>,
+    /// its way out
+    pub outlet: Outlet<R>,
+    /// what other workers hand to it
+    pub inbox: Ring<R::Packet>,
+    /// letters from control
+    pub mailbox: WorkerEnd,
+    /// where its counters are published
+    pub published: Arc<Published>,
+    /// its clock
+    pub clock: R::Clock,
+    /// how it waits
+    pub idle: IdlePolicy,
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Runs until `stop` is set.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let mut idle = Idle::new(self.idle);
+        let mut tally = Tally::default();
+        let mut turn_began = cpu::tsc();
+        while !stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            let mut packets = self.receive_and_forward(now, &mut tally);
+            packets += self.take_handed_over(now);
+            self.engine.tick(&mut self.outlet, now);
+            self.outlet.flush();
+            self.answer_control(now);
+            self.publish_if_due(now, &mut tally);
+            idle.after_turn(packets > 0);
+            turn_began = tally.end_turn(turn_began, packets > 0);
+        }
+        self.outlet.flush();
+        self.publish(&mut tally);
+    }
+
+    #[inline]
+    fn receive_and_forward(&mut self, now: Now, tally: &mut Tally) -> usize {
+        let mut received = 0;
+        let mut burst = ArrayVec::<R::Packet, BURST>::new();
+        for (port, queue) in &mut self.rx {
+            queue.receive(&mut burst);
+            tally.note_burst(&burst);
+            if !burst.is_empty() {
+                received += burst.len();
+                let counters = &mut self.outlet.port_counters[port.index()];
+                counters.rx_packets += burst.len() as u64;
+                counters.rx_bytes += burst.iter().map(Packet::len).sum::<usize>() as u64;
+                self.engine.process(&mut self.outlet, now, *port, &mut burst);
+            }
+        }
+        received
+    }
+
+    #[inline]
+    fn take_handed_over(&mut self, now: Now) -> usize {
+        let mut taken = 0;
+        while taken < TAKE_MAX
+            && let Some(item) = self.inbox.pop()
+        {
+            self.engine.take(&mut self.outlet, now, item);
+            taken += 1;
+        }
+        taken
+    }
+
+    #[inline]
+    fn answer_control(&mut self, now: Now) {
+        if let Some(letter) = self.mailbox.next() {
+            let answer = super::answer::answer(&mut self.engine, now, letter.request);
+            self.mailbox.answer(letter.ticket, answer);
+        }
+    }
+
+    #[inline]
+    fn publish_if_due(&mut self, now: Now, tally: &mut Tally) {
+        if now.nanos >= tally.publish_at_nanos {
+            tally.publish_at_nanos = now.nanos + PUBLISH_PERIOD_NANOS;
+            self.publish(tally);
+        }
+    }
+
+    #[cold]
+    fn publish(&mut self, tally: &mut Tally) {
+        let path = self.engine.counters();
+        let counters = &mut tally.counters;
+        let ports = &self.outlet.port_counters;
+        let sum = |read: fn(&super::published::PortCounters) -> u64| ports.iter().map(read).sum::<u64>();
+        counters.set(Counter::RxPackets, sum(|port| port.rx_packets));
+        counters.set(Counter::RxBytes, sum(|port| port.rx_bytes));
+        counters.set(Counter::TxPackets, sum(|port| port.tx_packets));
+        counters.set(Counter::TxBytes, sum(|port| port.tx_bytes));
+        counters.set(Counter::OriginatedPackets, self.engine.originated());
+        counters.set(Counter::HandedOffPackets, path.handed + self.outlet.relayed);
+        counters.set(Counter::HandedInPackets, path.taken + path.relays_taken);
+        counters.set(Counter::HeldPackets, self.engine.neighbours().held() as u64);
+        counters.set(Counter::SessionsLive, u64::from(self.engine.sessions().len()));
+        counters.set(Counter::SessionsMax, u64::from(self.engine.sessions().capacity()));
+        counters.set(Counter::SessionsCreated, path.sessions_created);
+        counters.set(Counter::SessionsExpired, path.sessions_ended);
+        counters.set(Counter::Generation, self.engine.snapshot().generation);
+        let mut drops = path.drops.clone();
+        drops.add(&self.outlet.drops);
+        self.published.store(counters, &drops, ports);
+    }
+}
+
+/// What the loop counts of itself.
+#[derive(Default)]
+struct Tally {
+    counters: Counters,
+    publish_at_nanos: u64,
+}
+
+impl Tally {
+    #[inline(always)]
+    fn note_burst<P, const N: usize>(&mut self, burst: &ArrayVec<P, N>) {
+        self.counters.add(if burst.is_empty() { Counter::EmptyPolls } else { Counter::Bursts }, 1);
+    }
+
+    #[inline(always)]
+    fn end_turn(&mut self, began: u64, worked: bool) -> u64 {
+        let ended = cpu::tsc();
+        let cycles = if worked { Counter::CyclesBusy } else { Counter::CyclesIdle };
+        self.counters.add(cycles, ended.wrapping_sub(began));
+        self.counters.add(Counter::Turns, 1);
+        ended
+    }
+}
