@@ -1,0 +1,103 @@
+//! The client's address as a TCP option (TOA): kind, length, port and address, all in network order.
+//!
+//! ```text
+//! IPv4   kind 254 | 8  | cport | CIP             8 bytes: two words, the header stays 4-byte aligned
+//! IPv6   kind 254 | 20 | cport | CIP            20 bytes; kind 253 for the receivers of the other ecosystem
+//! ```
+//! The option goes first, right behind the fixed TCP header.
+
+use super::field::{get_u16, put_array, put_u16};
+use super::{Address, tcp_option};
+
+/// Kind that nearly all receivers read: DPVS, Alibaba, Huawei, UCloud.
+pub const KIND_DEFAULT: u8 = 254;
+/// Kind that some receivers want for IPv6 clients.
+pub const KIND_V6_ALTERNATE: u8 = 253;
+/// Every kind by which a receiver may learn a client's address; none of them may come from a client.
+pub const KINDS: [u8; 2] = [KIND_V6_ALTERNATE, KIND_DEFAULT];
+/// Bytes of the option with an IPv4 client.
+pub const V4_LEN: usize = 8;
+/// Bytes of the option with an IPv6 client.
+pub const V6_LEN: usize = 20;
+/// A client port that makes kind 254 look like a Fast Open cookie (RFC 6994 ExID `0xF989`) on a SYN.
+pub const FAST_OPEN_PORT: u16 = 0xf989;
+
+/// Bytes of the option for a client.
+#[inline(always)]
+pub fn len_for(client: &Address) -> usize {
+    if client.is_v4() { V4_LEN } else { V6_LEN }
+}
+
+/// Writes the option for an IPv4 client.
+#[inline(always)]
+pub fn write_v4(out: &mut [u8; V4_LEN], kind: u8, cport: u16, cip: [u8; 4]) {
+    out[0] = kind;
+    out[1] = V4_LEN as u8;
+    put_u16(out, 2, cport);
+    put_array(out, 4, cip);
+}
+
+/// Writes the option for an IPv6 client.
+#[inline(always)]
+pub fn write_v6(out: &mut [u8; V6_LEN], kind: u8, cport: u16, cip: [u8; 16]) {
+    out[0] = kind;
+    out[1] = V6_LEN as u8;
+    put_u16(out, 2, cport);
+    put_array(out, 4, cip);
+}
+
+/// The client that the first well-formed TOA option of `kind` names.
+pub fn read(options: &[u8], kind: u8) -> Option<(Address, u16)> {
+    tcp_option::Options::new(options).find_map(|option| match option {
+        tcp_option::TcpOption::Unknown { kind: found, offset, len } if found == kind => {
+            let bytes = &options[offset..offset + len];
+            let address = match len {
+                V4_LEN => Address::from_v4(*bytes[4..].first_chunk()?),
+                V6_LEN => Address::from_v6(*bytes[4..].first_chunk()?),
+                _ => return None,
+            };
+            Some((address, get_u16(bytes, 2)))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conformance_j1_an_ipv4_client_takes_eight_bytes_in_network_order() {
+        let mut option = [0; V4_LEN];
+        write_v4(&mut option, KIND_DEFAULT, 40_001, [203, 0, 113, 7]);
+        assert_eq!(option, [254, 8, 0x9c, 0x41, 203, 0, 113, 7]);
+        assert_eq!(read(&option, 254), Some((Address::from_v4([203, 0, 113, 7]), 40_001)));
+    }
+
+    #[test]
+    fn conformance_j1_an_ipv6_client_takes_twenty_bytes_in_network_order() {
+        let client: std::net::Ipv6Addr = "2001:db8::7".parse().unwrap();
+        let mut option = [0; V6_LEN];
+        write_v6(&mut option, KIND_V6_ALTERNATE, 40_001, client.octets());
+        assert_eq!(option, [253, 20, 0x9c, 0x41, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(read(&option, 253), Some((Address::from(client), 40_001)));
+        assert_eq!(read(&option, 254), None);
+    }
+
+    #[test]
+    fn conformance_j1_both_lengths_keep_the_header_aligned() {
+        assert!(V4_LEN.is_multiple_of(4) && V6_LEN.is_multiple_of(4));
+        assert_eq!(len_for(&Address::from_v4([1, 2, 3, 4])), V4_LEN);
+        assert_eq!(len_for(&Address::UNSPECIFIED), V6_LEN);
+    }
+
+    #[test]
+    fn another_length_is_not_a_client_address() {
+        assert_eq!(read(&[254, 4, 1, 2], 254), None);
+        assert_eq!(
+            read(&[254, 4, 1, 2, 254, 8, 0, 80, 1, 2, 3, 4], 254),
+            Some((Address::from_v4([1, 2, 3, 4]), 80))
+        );
+        assert_eq!(read(&[1, 1, 1, 0], 254), None);
+    }
+}
