@@ -1,7 +1,7 @@
 //! Time as the packet path sees it: read once per burst and passed down.
 
 /// Coarse monotonic time in units of 10 ms since start; wraps after 497 days, compared only by [`Tick::since`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, zerocopy::FromZeros)]
 pub struct Tick(pub u32);
 
 impl Tick {

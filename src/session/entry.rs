@@ -6,9 +6,12 @@
 //!         `----- inbound key ----'             `---- outbound key ---' (seen reversed, as answers)
 //! ```
 
+use zerocopy::FromZeros;
+
+use super::key::{Keys, is_v4};
 use super::tcp_state::State;
 use crate::clock::Tick;
-use crate::wire::Protocol;
+use crate::wire::{Protocol, Tuple};
 
 /// The index of a session in its worker's table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -25,7 +28,7 @@ pub enum Direction {
 }
 
 /// Facts about a session, one bit each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromZeros)]
 pub struct Flags(pub u16);
 
 impl Flags {
@@ -62,6 +65,12 @@ impl Flags {
     /// The lease is on offer to new sessions: it stands in the local pool's reclaim list.
     pub const OFFERED: u16 = 1 << 14;
 
+    /// The bit that says that the side whose packets travel in `direction` is IPv6.
+    #[inline(always)]
+    pub(super) const fn v6(direction: Direction) -> u16 {
+        Flags::CLIENT_V6 << direction as u16
+    }
+
     /// Whether any of `bits` is set.
     #[inline(always)]
     pub const fn has(self, bits: u16) -> bool {
@@ -85,7 +94,7 @@ impl Flags {
 ///
 /// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the fields here
 /// are 0. L4 ports are in host order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Hot {
     /// client address
@@ -104,8 +113,8 @@ pub struct Hot {
     pub rport: u16,
     /// local port
     pub lport: u16,
-    /// TCP or UDP
-    pub protocol: Protocol,
+    /// the IANA number of the protocol; 0 where no session lives
+    pub(super) protocol: u8,
     /// IPVS state; UDP sessions stay in [`State::Established`]
     pub state: State,
     /// one-bit facts
@@ -135,14 +144,87 @@ pub struct Hot {
     pub packets: u32,
 }
 
+impl Hot {
+    /// A session that has its keys and nothing else yet.
+    pub(super) fn of(keys: &Keys) -> Hot {
+        let (inbound, outbound) = (&keys.inbound, &keys.outbound);
+        let (client_v4, server_v4) = (is_v4(inbound), is_v4(outbound));
+        let octets = |v4: bool, address: &crate::wire::Address| if v4 { address.v4_octets() } else { [0; 4] };
+        let mut flags = Flags::default();
+        flags
+            .set(if client_v4 { 0 } else { Flags::CLIENT_V6 } | if server_v4 { 0 } else { Flags::SERVER_V6 });
+        Hot {
+            cip: octets(client_v4, &inbound.src),
+            vip: octets(client_v4, &inbound.dst),
+            cport: inbound.sport,
+            vport: inbound.dport,
+            rip: octets(server_v4, &outbound.src),
+            lip: octets(server_v4, &outbound.dst),
+            rport: outbound.sport,
+            lport: outbound.dport,
+            protocol: inbound.protocol as u8,
+            flags,
+            ..Hot::new_zeroed()
+        }
+    }
+
+    /// Whether an IPv4 tuple is this session's key of `direction`.
+    ///
+    /// Both keys are compared and one result taken: a branch on the direction of random packets is mispredicted half the
+    /// time and costs more than the compare.
+    #[inline(always)]
+    pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction) -> bool {
+        let difference = |src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16| {
+            (u32::from_ne_bytes(src) ^ u32::from_ne_bytes(tuple.src.v4_octets()))
+                | (u32::from_ne_bytes(dst) ^ u32::from_ne_bytes(tuple.dst.v4_octets()))
+                | u32::from((sport ^ tuple.sport) | (dport ^ tuple.dport))
+        };
+        let inbound = difference(self.cip, self.vip, self.cport, self.vport);
+        let outbound = difference(self.rip, self.lip, self.rport, self.lport);
+        let of_direction = match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        };
+        let family = u32::from(self.flags.0 & Flags::v6(direction));
+        of_direction | family | u32::from(self.protocol ^ tuple.protocol as u8) == 0
+    }
+
+    /// Whether a tuple that is not of IPv4 is this session's key of `direction`; `wide` is the session's.
+    #[inline(always)]
+    pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction) -> bool {
+        let (src, dst, sport, dport) = match direction {
+            Direction::Inbound => (&wide.cip, &wide.vip, self.cport, self.vport),
+            Direction::Outbound => (&wide.rip, &wide.lip, self.rport, self.lport),
+        };
+        self.flags.has(Flags::v6(direction))
+            && *src == tuple.src
+            && *dst == tuple.dst
+            && sport == tuple.sport
+            && dport == tuple.dport
+            && self.protocol == tuple.protocol as u8
+    }
+
+    /// TCP or UDP.
+    #[inline(always)]
+    pub const fn protocol(&self) -> Protocol {
+        if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp }
+    }
+
+    /// Whether a session lives here.
+    #[inline(always)]
+    pub const fn is_live(&self) -> bool {
+        self.protocol != 0
+    }
+}
+
 /// What only a session's beginning, its end and its timer touch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Cold {
-    /// links of the timer wheel's slot, owned by the wheel
-    pub timer_next: u32,
+    /// links of the timer wheel's slot, owned by the wheel; of the free list, owned by the table, where no session lives
+    pub(super) timer_next: u32,
     /// see `timer_next`
-    pub timer_prev: u32,
+    pub(super) timer_prev: u32,
     /// links of the list of sessions whose lease may be taken over, owned by the local pool
     pub reclaim_next: u32,
     /// see `reclaim_next`
@@ -163,14 +245,14 @@ pub struct Cold {
     pub last_timestamp: u32,
     /// index of the service in the snapshot
     pub service: u32,
-    /// the wheel's slot the session hangs in, owned by the wheel
-    pub timer_slot: u16,
+    /// the wheel's slot the session hangs in plus 1, 0 for none, owned by the wheel
+    pub(super) timer_slot: u16,
     /// room to 64 bytes
     pub reserved: [u8; 14],
 }
 
 /// The addresses of a session that has an IPv6 side, IPv4 ones in mapped form: one cache line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Wide {
     /// client
@@ -183,6 +265,8 @@ pub struct Wide {
     pub lip: crate::wire::Address,
 }
 
+const _: () = assert!(Flags::v6(Direction::Inbound) == Flags::CLIENT_V6);
+const _: () = assert!(Flags::v6(Direction::Outbound) == Flags::SERVER_V6);
 const _: () = assert!(size_of::<Hot>() == 64);
 const _: () = assert!(size_of::<Cold>() == 64);
 const _: () = assert!(size_of::<Wide>() == 64);

@@ -1,18 +1,30 @@
 //! Sessions: their memory, how they are found, how they age, the TCP states.
 //!
-//! One table belongs to one worker and to nobody else. Capacity is fixed at start; nothing here allocates later.
+//! One table and one timer wheel belong to one worker and to nobody else. Capacity is fixed at start; nothing here
+//! allocates later.
+//!
+//! | file | what |
+//! |---|---|
+//! | `entry` | a session's cache lines: hot, cold, wide |
+//! | `key` | its two keys and their keyed hash |
+//! | `index` | buckets of tags, from hash to session |
+//! | [`table`] | the table: staged look-up of bursts, insert, remove, listing |
+//! | [`wheel`] | timers |
+//! | [`tcp_state`] | the state machine of IPVS |
+//! | `timeouts` | how long a session lives without packets |
+//! | [`sequence`] | initial sequence numbers and timestamps toward the real server |
 
 mod entry;
-mod tcp_state;
+mod index;
+mod key;
+pub mod sequence;
+pub mod table;
+pub mod tcp_state;
+mod timeouts;
+pub mod wheel;
 
 pub use entry::{Cold, Direction, Flags, Hot, SessionIndex, Wide};
+pub use key::{KeyHash, Keys};
+pub use table::{Candidate, SessionTable, TableConfig, TableError, TableFull, TableMemory};
 pub use tcp_state::State;
-
-/// Seconds without a packet after which a session ends, by state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Timeouts {
-    /// TCP, indexed by [`State`]
-    pub tcp_secs: [u32; 11],
-    /// UDP
-    pub udp_secs: u32,
-}
+pub use timeouts::Timeouts;

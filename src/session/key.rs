@@ -1,0 +1,215 @@
+//! What a session is found by: its two tuples, and the keyed hash of a tuple.
+//!
+//! The hash decides which cache lines a packet touches, so a stranger must not be able to choose tuples that meet in one
+//! bucket. It is a folded multiplication (64 x 64 to 128 bits, halves XORed) of lanes masked with secret seeds: not linear,
+//! unlike a CRC or Toeplitz, whose collisions are the same under every seed. Two multiplications for IPv4, three for IPv6.
+
+use std::fmt;
+
+use crate::wire::Tuple;
+
+/// The two flows of one session, each as its packets show it on arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keys {
+    /// from the client: CIP:cport to VIP:vport
+    pub inbound: Tuple,
+    /// from the real server: RIP:rport to LIP:lport
+    pub outbound: Tuple,
+}
+
+/// The hash of a tuple under one table's seed; meaningless to another table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// The bucket where the key is looked for first, below `buckets`: a product instead of a modulus, so that any number
+    /// of buckets will do.
+    #[inline(always)]
+    pub(super) const fn bucket(self, buckets: u32) -> u32 {
+        (((self.0 >> 32) * buckets as u64) >> 32) as u32
+    }
+
+    /// What stands for the key in its bucket, never 0. Made of bits that do not choose the bucket.
+    #[inline(always)]
+    pub(super) const fn tag(self) -> u16 {
+        let tag = self.0 as u16;
+        if tag == 0 { 1 } else { tag }
+    }
+}
+
+/// The hash function with its secret.
+#[derive(Clone, Copy)]
+pub(super) struct KeyHasher {
+    seed: [u64; 4],
+}
+
+impl KeyHasher {
+    /// The digits of pi keep a seed of zeros, as a test may give, from multiplying by zero.
+    pub(super) const fn new(seed: [u64; 4]) -> Self {
+        let [s0, s1, s2, s3] = seed;
+        KeyHasher {
+            seed: [
+                s0 ^ 0x243f_6a88_85a3_08d3,
+                s1 ^ 0x1319_8a2e_0370_7344,
+                s2 ^ 0xa409_3822_299f_31d0,
+                s3 ^ 0x082e_fa98_ec4e_6c89,
+            ],
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn hash(&self, tuple: &Tuple) -> KeyHash {
+        if is_v4(tuple) { self.hash_v4(tuple) } else { self.hash_wide(tuple) }
+    }
+
+    /// Twelve bytes and the protocol.
+    #[inline(always)]
+    fn hash_v4(&self, tuple: &Tuple) -> KeyHash {
+        let [s0, s1, s2, s3] = self.seed;
+        let src = u32::from_ne_bytes(tuple.src.v4_octets());
+        let dst = u32::from_ne_bytes(tuple.dst.v4_octets());
+        let addresses = u64::from(src) << 32 | u64::from(dst);
+        KeyHash(fold(fold(addresses ^ s0, rest(tuple) ^ s1) ^ s2, s3))
+    }
+
+    /// All thirty-six bytes and the protocol. Not inline: IPv4 bursts shall not carry it in their loop.
+    #[inline(never)]
+    fn hash_wide(&self, tuple: &Tuple) -> KeyHash {
+        let [s0, s1, s2, s3] = self.seed;
+        let (src_high, src_low) = halves(tuple.src.octets());
+        let (dst_high, dst_low) = halves(tuple.dst.octets());
+        let src = fold(src_high ^ s0, src_low ^ s1);
+        let dst = fold(dst_high ^ s2, dst_low ^ s3);
+        // the rotation keeps the hash of a flow apart from that of its answers
+        KeyHash(fold(src ^ rest(tuple) ^ s2, dst.rotate_left(23) ^ s0))
+    }
+}
+
+impl fmt::Debug for KeyHasher {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHasher")
+    }
+}
+
+/// Whether a tuple is one of IPv4 packets; what has an IPv6 address anywhere is not.
+#[inline(always)]
+pub(super) fn is_v4(tuple: &Tuple) -> bool {
+    tuple.src.is_v4() && tuple.dst.is_v4()
+}
+
+/// Ports and protocol in one lane.
+#[inline(always)]
+fn rest(tuple: &Tuple) -> u64 {
+    u64::from(tuple.protocol as u8) << 32 | u64::from(tuple.sport) << 16 | u64::from(tuple.dport)
+}
+
+#[inline(always)]
+fn halves(octets: &[u8; 16]) -> (u64, u64) {
+    let all = u128::from_ne_bytes(*octets);
+    ((all >> 64) as u64, all as u64)
+}
+
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    (product >> 64) as u64 ^ product as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Address, Protocol};
+
+    const SEEDS: [[u64; 4]; 3] = [
+        [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0x2545_f491_4f6c_dd1d],
+        [0; 4],
+        [0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c, 0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917],
+    ];
+
+    fn v4(n: u32) -> Tuple {
+        let [_, _, high, low] = n.to_be_bytes();
+        Tuple {
+            src: Address::from_v4([10, 0, high, low]),
+            dst: Address::from_v4([10, 1, 0, 100]),
+            sport: 1024 + (n >> 16) as u16,
+            dport: 80,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn v6(n: u32) -> Tuple {
+        let mut src = [0x20; 16];
+        src[12..].copy_from_slice(&n.to_be_bytes());
+        Tuple { src: Address::from_v6(src), dst: Address::from_v6([0xfd; 16]), ..v4(0) }
+    }
+
+    /// Pearson's chi-square of `counts` against the uniform distribution, in standard deviations from its mean.
+    fn chi_square_deviation(counts: &[u32]) -> f64 {
+        let expected = counts.iter().map(|&n| f64::from(n)).sum::<f64>() / counts.len() as f64;
+        let chi: f64 = counts.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+        let freedom = (counts.len() - 1) as f64;
+        (chi - freedom) / (2.0 * freedom).sqrt()
+    }
+
+    #[test]
+    fn neighbouring_clients_spread_evenly_over_buckets_and_tags() {
+        for seed in SEEDS {
+            let hasher = KeyHasher::new(seed);
+            for tuple in [v4 as fn(u32) -> Tuple, v6] {
+                let (mut buckets, mut tags) = (vec![0u32; 1009], vec![0u32; 1 << 10]);
+                for n in 0..200_000 {
+                    let hash = hasher.hash(&tuple(n));
+                    buckets[hash.bucket(1009) as usize] += 1;
+                    tags[usize::from(hash.tag() >> 6)] += 1;
+                }
+                assert!(
+                    chi_square_deviation(&buckets).abs() < 5.0,
+                    "buckets {}",
+                    chi_square_deviation(&buckets)
+                );
+                assert!(chi_square_deviation(&tags).abs() < 5.0, "tags {}", chi_square_deviation(&tags));
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_and_the_direction_change_the_hash() {
+        let hasher = KeyHasher::new(SEEDS[0]);
+        for tuple in [v4(7), v6(7)] {
+            let others = [
+                Tuple { src: Address::from_v4([10, 0, 0, 8]), ..tuple },
+                Tuple { dst: Address::from_v4([10, 1, 0, 101]), ..tuple },
+                Tuple { sport: 1025, ..tuple },
+                Tuple { dport: 81, ..tuple },
+                Tuple { protocol: Protocol::Udp, ..tuple },
+                tuple.reversed(),
+            ];
+            for other in others {
+                assert_ne!(hasher.hash(&tuple), hasher.hash(&other), "{other:?}");
+            }
+            assert_eq!(hasher.hash(&tuple), hasher.hash(&tuple.clone()));
+            assert_ne!(hasher.hash(&tuple), KeyHasher::new(SEEDS[1]).hash(&tuple));
+        }
+    }
+
+    /// What a linear hash cannot do: tuples that collide under one seed are apart under another.
+    #[test]
+    fn collisions_depend_on_the_seed() {
+        let [one, two, _] = SEEDS.map(KeyHasher::new);
+        let home = one.hash(&v4(0)).bucket(256);
+        let colliding: Vec<Tuple> =
+            (0..100_000).map(v4).filter(|t| one.hash(t).bucket(256) == home).collect();
+        assert!(colliding.len() > 200);
+        let mut elsewhere = vec![0u32; 256];
+        colliding.iter().for_each(|t| elsewhere[two.hash(t).bucket(256) as usize] += 1);
+        assert!(*elsewhere.iter().max().unwrap() < 16, "they stay together: {elsewhere:?}");
+    }
+
+    #[test]
+    fn a_tag_is_never_the_mark_of_a_free_slot() {
+        assert_eq!(KeyHash(0xffff_0000_0000_0000).tag(), 1);
+        assert_eq!(KeyHash(0xffff_0000_0000_abcd).tag(), 0xabcd);
+        assert_eq!(KeyHash(u64::MAX).bucket(10), 9);
+    }
+}

@@ -1,0 +1,441 @@
+//! The session table: both directions of every session of one worker.
+//!
+//! ```text
+//!  tuple --hash--> index: buckets of tags --entry--> Hot   every packet        64 bytes per session
+//!                                                    Cold  begin, end, timer   64
+//!                                                    Wide  IPv6 side only      64, untouched pages cost nothing
+//! ```
+//!
+//! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per IPv4 session and 212 per
+//! session with an IPv6 side, index included ([`TableMemory`]). Nothing grows, moves or rehashes later, and a table
+//! filled to its capacity still takes every key.
+//!
+//! A burst is looked up in stages, each over all its packets, so that the memory latencies of the packets overlap:
+//!
+//! 1. [`hash`](SessionTable::hash) and [`prefetch_buckets`](SessionTable::prefetch_buckets)
+//! 2. [`probe`](SessionTable::probe) and [`prefetch_entry`](SessionTable::prefetch_entry)
+//! 3. [`confirm`](SessionTable::confirm)
+//!
+//! Between the stages the table may change (an earlier packet of the burst may begin or end a session): `confirm` never
+//! gives a wrong session, but it can miss one that began after the probe. Whoever begins sessions therefore looks once
+//! more with [`find_hashed`](SessionTable::find_hashed) before [`insert`](SessionTable::insert).
+//!
+//! # Keys
+//! A key belongs to one session. Inbound keys are unique because a packet that has a session does not begin another;
+//! outbound keys because a lease is held once; an inbound and an outbound one differ because no VIP's listening port is
+//! ever leased as a local port. A hairpin (a real server that is itself a client) keeps to this: its sessions differ in the
+//! destination. Should the rule be broken all the same (asserted in debug builds), look-ups find one of the two sessions,
+//! always the same one, and the other again once the first is removed.
+
+use zerocopy::FromZeros;
+
+use super::entry::{Cold, Direction, Flags, Hot, SessionIndex, Wide};
+use super::index::{EntryRef, Index};
+use super::key::{KeyHash, KeyHasher, Keys, is_v4};
+use crate::cpu::{self, HugeArray, MapError, PageKind, Pages};
+use crate::wire::{Address, Tuple};
+
+/// What a table is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct TableConfig {
+    /// sessions that can live at once, 1 to 2^31 - 2
+    pub sessions_max: u32,
+    /// whether to take huge pages that the operator has reserved; transparent ones are used in any case
+    pub huge_pages: bool,
+    /// the secret of the hash: random, renewed at every start, told to nobody
+    pub seed: [u64; 4],
+}
+
+/// Why a table could not be made.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TableError {
+    /// `sessions_max` is out of range.
+    #[error("sessions_max = {0} for one worker: give it 1 to {max}", max = EntryRef::SESSIONS_MAX - 1)]
+    SessionsMax(u32),
+    /// Memory is short.
+    #[error(
+        "no memory for the {part} of {sessions_max} sessions, lower dataplane.sessions_max or add memory: {source}"
+    )]
+    Memory {
+        /// what the memory was for
+        part: &'static str,
+        /// as configured
+        sessions_max: u32,
+        /// the kernel's answer
+        source: MapError,
+    },
+}
+
+/// The table holds as many sessions as it can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the session table is full: raise dataplane.sessions_max")]
+pub struct TableFull;
+
+/// What the first match of a tag says about a packet's session; to be confirmed by the key itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate(EntryRef);
+
+impl Candidate {
+    /// No session, before any look-up.
+    pub const NONE: Candidate = Candidate(EntryRef::NONE);
+
+    /// Whether no tag matched: there was no session at the time of the probe.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// Bytes of a table's parts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableMemory {
+    /// buckets, resident from the start
+    pub index: u64,
+    /// hot and cold lines, resident as far as they were used
+    pub sessions: u64,
+    /// third lines, resident as far as sessions with an IPv6 side reached
+    pub wide: u64,
+}
+
+impl TableMemory {
+    /// What a table for `sessions_max` sessions needs.
+    pub const fn for_sessions(sessions_max: u32) -> TableMemory {
+        TableMemory {
+            index: Index::bytes_for(sessions_max) as u64,
+            sessions: sessions_max as u64 * (size_of::<Hot>() + size_of::<Cold>()) as u64,
+            wide: sessions_max as u64 * size_of::<Wide>() as u64,
+        }
+    }
+
+    /// A table full of IPv4 sessions.
+    pub const fn full_ipv4(&self) -> u64 {
+        self.index + self.sessions
+    }
+
+    /// A table full of sessions with an IPv6 side.
+    pub const fn full_ipv6(&self) -> u64 {
+        self.full_ipv4() + self.wide
+    }
+}
+
+const _: () = {
+    let million = TableMemory::for_sessions(1_000_000);
+    assert!(million.full_ipv4() <= 160 * 1_000_000);
+    assert!(million.full_ipv6() <= 224 * 1_000_000);
+};
+
+/// The end of the free list.
+const NIL: u32 = u32::MAX;
+
+/// The sessions of one worker.
+#[derive(Debug)]
+pub struct SessionTable {
+    hasher: KeyHasher,
+    index: Index,
+    hot: HugeArray<Hot>,
+    cold: HugeArray<Cold>,
+    wide: HugeArray<Wide>,
+    /// the slot freed last, linked on through `Cold::timer_next`
+    free: u32,
+    /// slots that were ever used; those above have untouched memory
+    slots_used: u32,
+    len: u32,
+}
+
+impl SessionTable {
+    /// Maps the memory of an empty table.
+    ///
+    /// # Errors
+    /// [`TableError`] if the size is out of range or the kernel refuses the memory.
+    pub fn new(config: TableConfig) -> Result<Self, TableError> {
+        let sessions_max = config.sessions_max;
+        if !(1..EntryRef::SESSIONS_MAX).contains(&sessions_max) {
+            return Err(TableError::SessionsMax(sessions_max));
+        }
+        let pages = if config.huge_pages { Pages::Reserved } else { Pages::Transparent };
+        let no_memory = |part| move |source| TableError::Memory { part, sessions_max, source };
+        let len = sessions_max as usize;
+        Ok(SessionTable {
+            hasher: KeyHasher::new(config.seed),
+            index: Index::new(sessions_max, pages).map_err(no_memory("index"))?,
+            hot: HugeArray::new(len, pages).map_err(no_memory("hot lines"))?,
+            cold: HugeArray::new(len, pages).map_err(no_memory("cold lines"))?,
+            // reserved pages would be taken from others whether IPv6 is used or not
+            wide: HugeArray::new(len, Pages::Transparent).map_err(no_memory("IPv6 addresses"))?,
+            free: NIL,
+            slots_used: 0,
+            len: 0,
+        })
+    }
+
+    /// The hash of a packet's tuple, for the stages below.
+    #[inline(always)]
+    pub fn hash(&self, tuple: &Tuple) -> KeyHash {
+        self.hasher.hash(tuple)
+    }
+
+    /// Starts to load the line that [`probe`](Self::probe) will read.
+    #[inline(always)]
+    pub fn prefetch_buckets(&self, hash: KeyHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// The first entry whose tag matches. Reads one line of the index, rarely another, and nothing of sessions.
+    #[inline(always)]
+    pub fn probe(&self, hash: KeyHash) -> Candidate {
+        Candidate(self.index.first(hash))
+    }
+
+    /// Starts to load what [`confirm`](Self::confirm) will read; `v6` if the packet is an IPv6 one.
+    #[inline(always)]
+    pub fn prefetch_entry(&self, candidate: Candidate, v6: bool) {
+        if !candidate.is_none() {
+            let session = candidate.0.session().0 as usize;
+            cpu::prefetch_index(&self.hot, session);
+            if v6 {
+                cpu::prefetch_index(&self.wide, session);
+            }
+        }
+    }
+
+    /// The session and direction of a packet, given what the probe found: compares the whole key, and goes on to further
+    /// matches of the tag if it is another's.
+    #[inline(always)]
+    pub fn confirm(
+        &self,
+        tuple: &Tuple,
+        hash: KeyHash,
+        candidate: Candidate,
+    ) -> Option<(SessionIndex, Direction)> {
+        let entry = candidate.0;
+        if entry.is_none() {
+            None
+        } else if self.is_key_of(tuple, entry) {
+            Some((entry.session(), entry.direction()))
+        } else {
+            self.find_other(tuple, hash)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_other(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
+        self.find_hashed(tuple, hash)
+    }
+
+    /// The session and direction of a tuple, in one go: for what comes alone, such as the tuple within an ICMP error.
+    pub fn find(&self, tuple: &Tuple) -> Option<(SessionIndex, Direction)> {
+        self.find_hashed(tuple, self.hash(tuple))
+    }
+
+    /// As [`find`](Self::find), of a tuple whose hash is known.
+    pub fn find_hashed(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
+        let entry = self.index.find(hash, |entry| self.is_key_of(tuple, entry))?;
+        Some((entry.session(), entry.direction()))
+    }
+
+    /// Whether `tuple` is the key that `entry` stands for. False for a session that has ended: its protocol is none.
+    #[inline(always)]
+    fn is_key_of(&self, tuple: &Tuple, entry: EntryRef) -> bool {
+        let hot = &self.hot[entry.session().0 as usize];
+        if is_v4(tuple) {
+            hot.is_key_v4(tuple, entry.direction())
+        } else {
+            hot.is_key_wide(&self.wide[entry.session().0 as usize], tuple, entry.direction())
+        }
+    }
+
+    /// Begins a session: fills in its keys, family flags and protocol; everything else is zero.
+    ///
+    /// Neither key may be a session's already (asserted in debug builds), and both are of one protocol.
+    ///
+    /// # Errors
+    /// [`TableFull`], with nothing changed.
+    pub fn insert(&mut self, keys: &Keys) -> Result<SessionIndex, TableFull> {
+        debug_assert!(self.find(&keys.inbound).is_none(), "inbound key is in use: {:?}", keys.inbound);
+        debug_assert!(self.find(&keys.outbound).is_none(), "outbound key is in use: {:?}", keys.outbound);
+        debug_assert_eq!(keys.inbound.protocol, keys.outbound.protocol);
+        let session = self.next_free().ok_or(TableFull)?;
+        self.index_keys(keys, session)?;
+
+        let slot = session.0 as usize;
+        self.hot[slot] = Hot::of(keys);
+        if self.hot[slot].flags.has(Flags::CLIENT_V6 | Flags::SERVER_V6) {
+            self.wide[slot] = Wide {
+                cip: keys.inbound.src,
+                vip: keys.inbound.dst,
+                rip: keys.outbound.src,
+                lip: keys.outbound.dst,
+            };
+        }
+        if session.0 == self.slots_used {
+            self.slots_used += 1;
+        } else {
+            self.free = self.cold[slot].timer_next;
+        }
+        self.cold[slot] = Cold::new_zeroed();
+        self.len += 1;
+        Ok(session)
+    }
+
+    fn index_keys(&mut self, keys: &Keys, session: SessionIndex) -> Result<(), TableFull> {
+        let inbound = (self.hash(&keys.inbound), EntryRef::new(session, Direction::Inbound));
+        let outbound = (self.hash(&keys.outbound), EntryRef::new(session, Direction::Outbound));
+        if !self.index.insert(inbound.0, inbound.1) {
+            return Err(TableFull);
+        }
+        if !self.index.insert(outbound.0, outbound.1) {
+            self.index.remove(inbound.0, inbound.1);
+            return Err(TableFull);
+        }
+        Ok(())
+    }
+
+    /// The slot of the next session: the one freed last, whose lines are the most likely to be in the cache, else one that
+    /// was never used.
+    #[inline(always)]
+    fn next_free(&self) -> Option<SessionIndex> {
+        if self.free != NIL {
+            Some(SessionIndex(self.free))
+        } else if self.slots_used < self.capacity() {
+            Some(SessionIndex(self.slots_used))
+        } else {
+            None
+        }
+    }
+
+    /// Starts to load what the next [`insert`](Self::insert) will write, given the hashes of its keys as they become known.
+    #[inline(always)]
+    pub fn prefetch_insert(&self, hash: KeyHash) {
+        self.index.prefetch(hash);
+        if let Some(session) = self.next_free() {
+            cpu::prefetch_index(&self.hot, session.0 as usize);
+            cpu::prefetch_index(&self.cold, session.0 as usize);
+        }
+    }
+
+    /// Ends a session and frees its slot. Its timer must be cancelled and its lease given back before.
+    pub fn remove(&mut self, session: SessionIndex) {
+        let slot = session.0 as usize;
+        debug_assert!(self.hot[slot].is_live(), "no session lives at {slot}");
+        debug_assert_eq!(self.cold[slot].timer_slot, 0, "session {slot} still hangs in the timer wheel");
+        if !self.hot[slot].is_live() {
+            return;
+        }
+        let inbound = self.hash(&self.inbound(session));
+        let outbound = self.hash(&self.outbound(session));
+        let indexed = self.index.remove(inbound, EntryRef::new(session, Direction::Inbound))
+            & self.index.remove(outbound, EntryRef::new(session, Direction::Outbound));
+        debug_assert!(indexed, "session {slot} was not found under its keys");
+        self.hot[slot].protocol = 0;
+        self.cold[slot].timer_next = self.free;
+        self.free = session.0;
+        self.len -= 1;
+    }
+
+    /// The line that every packet of a session touches.
+    #[inline(always)]
+    pub fn hot(&self, session: SessionIndex) -> &Hot {
+        &self.hot[session.0 as usize]
+    }
+
+    /// See [`hot`](Self::hot). Addresses, ports and family flags must stay as they are: the session is found by them.
+    #[inline(always)]
+    pub fn hot_mut(&mut self, session: SessionIndex) -> &mut Hot {
+        &mut self.hot[session.0 as usize]
+    }
+
+    /// The line of a session's beginning, end and timer.
+    #[inline(always)]
+    pub fn cold(&self, session: SessionIndex) -> &Cold {
+        &self.cold[session.0 as usize]
+    }
+
+    /// See [`cold`](Self::cold).
+    #[inline(always)]
+    pub fn cold_mut(&mut self, session: SessionIndex) -> &mut Cold {
+        &mut self.cold[session.0 as usize]
+    }
+
+    /// Both lines at once.
+    #[inline(always)]
+    pub fn both_mut(&mut self, session: SessionIndex) -> (&mut Hot, &mut Cold) {
+        (&mut self.hot[session.0 as usize], &mut self.cold[session.0 as usize])
+    }
+
+    /// Starts to load both lines of a session.
+    #[inline(always)]
+    pub fn prefetch_session(&self, session: SessionIndex) {
+        cpu::prefetch_index(&self.hot, session.0 as usize);
+        cpu::prefetch_index(&self.cold, session.0 as usize);
+    }
+
+    /// The tuple of the client's packets: CIP:cport to VIP:vport.
+    pub fn inbound(&self, session: SessionIndex) -> Tuple {
+        let hot = self.hot(session);
+        let (src, dst) = if hot.flags.has(Flags::CLIENT_V6) {
+            let wide = &self.wide[session.0 as usize];
+            (wide.cip, wide.vip)
+        } else {
+            (Address::from_v4(hot.cip), Address::from_v4(hot.vip))
+        };
+        Tuple { src, dst, sport: hot.cport, dport: hot.vport, protocol: hot.protocol() }
+    }
+
+    /// The tuple of the real server's packets: RIP:rport to LIP:lport.
+    pub fn outbound(&self, session: SessionIndex) -> Tuple {
+        let hot = self.hot(session);
+        let (src, dst) = if hot.flags.has(Flags::SERVER_V6) {
+            let wide = &self.wide[session.0 as usize];
+            (wide.rip, wide.lip)
+        } else {
+            (Address::from_v4(hot.rip), Address::from_v4(hot.lip))
+        };
+        Tuple { src, dst, sport: hot.rport, dport: hot.lport, protocol: hot.protocol() }
+    }
+
+    /// Sessions that live.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether no session lives.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sessions that can live at once.
+    #[inline(always)]
+    pub fn capacity(&self) -> u32 {
+        self.hot.len() as u32
+    }
+
+    /// The end of a listing: all sessions have an index below.
+    pub fn slots_used(&self) -> u32 {
+        self.slots_used
+    }
+
+    /// The sessions among the `slots_max` slots from `cursor` on, in the order of their slots.
+    ///
+    /// A listing of any length is made of such pages, each of bounded work: begin at 0, add `slots_max` each time, end at
+    /// [`slots_used`](Self::slots_used). A session that lives all the while is seen exactly once.
+    pub fn iter_from(&self, cursor: u32, slots_max: u32) -> impl Iterator<Item = SessionIndex> {
+        let end = cursor.saturating_add(slots_max).min(self.slots_used);
+        (cursor..end).map(SessionIndex).filter(|&session| self.hot(session).is_live())
+    }
+
+    /// Bytes of its parts.
+    pub fn memory_bytes(&self) -> TableMemory {
+        TableMemory::for_sessions(self.capacity())
+    }
+
+    /// What pages the lines of sessions lie on.
+    pub fn page_kind(&self) -> PageKind {
+        self.hot.kind()
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,363 @@
+//! The table against a model, at its limits, and how fast it is.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::session::State;
+use crate::wire::Protocol;
+
+fn config(sessions_max: u32) -> TableConfig {
+    TableConfig { sessions_max, huge_pages: false, seed: [1, 2, 3, 4] }
+}
+
+fn table(sessions_max: u32) -> SessionTable {
+    SessionTable::new(config(sessions_max)).unwrap()
+}
+
+/// The families of the two sides.
+#[derive(Clone, Copy, Debug)]
+struct Sides {
+    client_v6: bool,
+    server_v6: bool,
+}
+
+const V4: Sides = Sides { client_v6: false, server_v6: false };
+const V6: Sides = Sides { client_v6: true, server_v6: true };
+
+fn address(v6: bool, net: u8, host: u32) -> Address {
+    let [a, b, c, d] = host.to_be_bytes();
+    if v6 {
+        Address::from_v6([0x20, 1, 0xd, 0xb8, net, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])
+    } else {
+        Address::from_v4([net ^ a, b, c, d])
+    }
+}
+
+/// The keys of the `n`th session: clients and local ports count up together.
+fn keys(n: u32, sides: Sides, protocol: Protocol) -> Keys {
+    Keys {
+        inbound: Tuple {
+            src: address(sides.client_v6, 11, n >> 4),
+            dst: address(sides.client_v6, 192, 100),
+            sport: 1024 + (n & 15) as u16,
+            dport: 80,
+            protocol,
+        },
+        outbound: Tuple {
+            src: address(sides.server_v6, 172, 7),
+            dst: address(sides.server_v6, 10, n >> 15),
+            sport: 8080,
+            dport: 1024 + (n & 0x7fff) as u16,
+            protocol,
+        },
+    }
+}
+
+/// What the staged look-up of one packet gives.
+fn staged(table: &SessionTable, tuple: &Tuple) -> Option<(SessionIndex, Direction)> {
+    let hash = table.hash(tuple);
+    table.prefetch_buckets(hash);
+    let candidate = table.probe(hash);
+    table.prefetch_entry(candidate, !is_v4(tuple));
+    table.confirm(tuple, hash, candidate)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Insert(u32, Sides, Protocol),
+    Remove(usize),
+    Find(u32, Sides, Protocol),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let sides =
+        || (any::<bool>(), any::<bool>()).prop_map(|(client_v6, server_v6)| Sides { client_v6, server_v6 });
+    let protocol = || prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let step = prop_oneof![
+        4 => (0u32..200, sides(), protocol()).prop_map(|(n, s, p)| Step::Insert(n, s, p)),
+        2 => any::<usize>().prop_map(Step::Remove),
+        2 => (0u32..200, sides(), protocol()).prop_map(|(n, s, p)| Step::Find(n, s, p)),
+    ];
+    prop::collection::vec(step, 1..400)
+}
+
+/// A tuple as something that has an order.
+fn ordered(tuple: &Tuple) -> (Address, Address, u16, u16, Protocol) {
+    (tuple.src, tuple.dst, tuple.sport, tuple.dport, tuple.protocol)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_table_is_a_map_of_both_keys(steps in steps()) {
+        const CAPACITY: u32 = 100;
+        let mut table = table(CAPACITY);
+        let mut by_key = BTreeMap::new();
+        let mut live: Vec<(SessionIndex, Keys)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Insert(n, sides, protocol) => {
+                    let keys = keys(n, sides, protocol);
+                    let (inbound, outbound) = (ordered(&keys.inbound), ordered(&keys.outbound));
+                    if by_key.contains_key(&inbound) || by_key.contains_key(&outbound) {
+                        continue;
+                    }
+                    match table.insert(&keys) {
+                        Ok(session) => {
+                            by_key.insert(inbound, (session, Direction::Inbound));
+                            by_key.insert(outbound, (session, Direction::Outbound));
+                            live.push((session, keys));
+                        }
+                        Err(TableFull) => prop_assert_eq!(live.len(), CAPACITY as usize),
+                    }
+                }
+                Step::Remove(which) if !live.is_empty() => {
+                    let (session, keys) = live.swap_remove(which % live.len());
+                    table.remove(session);
+                    by_key.remove(&ordered(&keys.inbound));
+                    by_key.remove(&ordered(&keys.outbound));
+                }
+                Step::Remove(_) => {}
+                Step::Find(n, sides, protocol) => {
+                    let keys = keys(n, sides, protocol);
+                    for tuple in [keys.inbound, keys.outbound, keys.inbound.reversed()] {
+                        let want = by_key.get(&ordered(&tuple)).copied();
+                        prop_assert_eq!(table.find(&tuple), want);
+                        prop_assert_eq!(staged(&table, &tuple), want);
+                    }
+                }
+            }
+            prop_assert_eq!(table.len() as usize, live.len());
+        }
+        for (session, keys) in &live {
+            prop_assert_eq!(table.inbound(*session), keys.inbound);
+            prop_assert_eq!(table.outbound(*session), keys.outbound);
+            prop_assert_eq!(staged(&table, &keys.inbound), Some((*session, Direction::Inbound)));
+            prop_assert_eq!(staged(&table, &keys.outbound), Some((*session, Direction::Outbound)));
+        }
+        let listed: Vec<_> = (0..table.slots_used()).step_by(7).flat_map(|at| table.iter_from(at, 7)).collect();
+        prop_assert!(listed.is_sorted());
+        live.sort_by_key(|(session, _)| *session);
+        prop_assert_eq!(listed, live.iter().map(|(s, _)| *s).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_table_takes_every_session_up_to_its_capacity() {
+    for (capacity, sides) in [(1, V4), (2, V6), (9, V4), (1000, V6), (200_000, V4)] {
+        let mut table = table(capacity);
+        let sessions: Vec<_> =
+            (0..capacity).map(|n| table.insert(&keys(n, sides, Protocol::Tcp)).expect("room")).collect();
+        assert_eq!(table.insert(&keys(capacity, sides, Protocol::Tcp)), Err(TableFull));
+        for n in 0..capacity {
+            let keys = keys(n, sides, Protocol::Tcp);
+            assert_eq!(staged(&table, &keys.inbound), Some((sessions[n as usize], Direction::Inbound)));
+            assert_eq!(staged(&table, &keys.outbound), Some((sessions[n as usize], Direction::Outbound)));
+        }
+        assert_eq!(table.len(), capacity);
+    }
+}
+
+#[test]
+fn a_full_table_lives_through_many_generations() {
+    const CAPACITY: u32 = 20_000;
+    let mut table = table(CAPACITY);
+    let mut oldest = std::collections::VecDeque::new();
+    for n in 0..10 * CAPACITY {
+        if oldest.len() == CAPACITY as usize {
+            table.remove(oldest.pop_front().unwrap());
+        }
+        oldest.push_back(table.insert(&keys(n, V4, Protocol::Udp)).expect("room"));
+    }
+    assert_eq!(table.len(), CAPACITY);
+    for n in 0..9 * CAPACITY {
+        assert_eq!(table.find(&keys(n, V4, Protocol::Udp).inbound), None);
+    }
+    oldest.into_iter().for_each(|session| table.remove(session));
+    assert!(table.is_empty());
+    assert_eq!(table.iter_from(0, u32::MAX).count(), 0);
+}
+
+#[test]
+fn strangers_find_nothing_in_a_full_table() {
+    const CAPACITY: u32 = 50_000;
+    let mut table = table(CAPACITY);
+    for n in 0..CAPACITY {
+        table.insert(&keys(n, V4, Protocol::Tcp)).unwrap();
+    }
+    let mut tag_matches = 0;
+    for n in 0..CAPACITY {
+        let known = keys(n, V4, Protocol::Tcp);
+        let strangers = [
+            keys(CAPACITY + n, V4, Protocol::Tcp).inbound,
+            keys(n, V4, Protocol::Udp).inbound,
+            keys(n, V6, Protocol::Tcp).inbound,
+            known.inbound.reversed(),
+            known.outbound.reversed(),
+        ];
+        for stranger in strangers {
+            tag_matches += u32::from(!table.probe(table.hash(&stranger)).is_none());
+            assert_eq!(staged(&table, &stranger), None);
+            assert_eq!(table.find(&stranger), None);
+        }
+    }
+    // 6.4 tags of 16 bits are compared per look-up: one false match in 10,240
+    assert!((1..100).contains(&tag_matches), "{tag_matches} of {} tags matched by chance", 5 * CAPACITY);
+}
+
+#[test]
+fn an_ipv4_packet_is_not_taken_for_a_session_whose_addresses_are_in_the_third_line() {
+    let mut table = table(10);
+    let wide = keys(1, V6, Protocol::Tcp);
+    let session = table.insert(&wide).unwrap();
+    let zeros = Tuple { src: Address::from_v4([0; 4]), dst: Address::from_v4([0; 4]), ..wide.inbound };
+    assert!(!table.hot(session).is_key_v4(&zeros, Direction::Inbound));
+    assert!(!table.hot(session).is_key_v4(&Tuple { sport: 8080, dport: 1025, ..zeros }, Direction::Outbound));
+}
+
+#[test]
+fn a_new_session_has_its_keys_and_nothing_else() {
+    let mut table = table(2);
+    for (n, (client_v6, server_v6)) in [(false, true), (true, false)].into_iter().enumerate() {
+        let keys = keys(n as u32, Sides { client_v6, server_v6 }, Protocol::Udp);
+        let session = table.insert(&keys).unwrap();
+        table.cold_mut(session).client_isn = 7;
+        table.hot_mut(session).packets = 7;
+        table.remove(session);
+        assert_eq!(table.insert(&keys), Ok(session), "the slot freed last is used first");
+        let hot = table.hot(session);
+        assert_eq!(
+            (hot.cport, hot.vport, hot.rport, hot.lport),
+            (1024 + n as u16, 80, 8080, 1024 + n as u16)
+        );
+        assert_eq!((hot.protocol(), hot.state, hot.packets), (Protocol::Udp, State::None, 0));
+        assert_eq!(hot.flags.has(Flags::CLIENT_V6), client_v6);
+        assert_eq!(hot.flags.has(Flags::SERVER_V6), server_v6);
+        assert_eq!(table.cold(session).client_isn, 0);
+        assert_eq!((table.inbound(session), table.outbound(session)), (keys.inbound, keys.outbound));
+        assert!(table.hot(session).is_live());
+    }
+}
+
+#[test]
+fn a_candidate_that_has_gone_stale_gives_no_wrong_session() {
+    let mut table = table(4);
+    let (first, second) = (keys(1, V4, Protocol::Tcp), keys(2, V4, Protocol::Tcp));
+    let session = table.insert(&first).unwrap();
+    let hash = table.hash(&first.inbound);
+    let candidate = table.probe(hash);
+    table.remove(session);
+    assert_eq!(table.confirm(&first.inbound, hash, candidate), None, "ended between probe and confirm");
+    assert_eq!(table.insert(&second), Ok(session));
+    assert_eq!(table.confirm(&first.inbound, hash, candidate), None, "its slot is another's");
+    assert_eq!(table.confirm(&first.inbound, hash, Candidate::NONE), None);
+    let again = table.insert(&first).unwrap();
+    assert_eq!(table.confirm(&first.inbound, hash, candidate), Some((again, Direction::Inbound)));
+    assert_eq!(table.find_hashed(&first.inbound, hash), Some((again, Direction::Inbound)));
+}
+
+/// RIP is a client of the VIP and is scheduled to itself.
+#[test]
+fn conformance_h13_a_hairpin_session_has_two_keys_like_any_other() {
+    let mut table = table(4);
+    let host = address(false, 172, 7);
+    let inbound = Tuple { src: host, ..keys(1, V4, Protocol::Tcp).inbound };
+    let outbound = Tuple { src: host, ..keys(1, V4, Protocol::Tcp).outbound };
+    let session = table.insert(&Keys { inbound, outbound }).unwrap();
+    assert_eq!(table.find(&inbound), Some((session, Direction::Inbound)));
+    assert_eq!(table.find(&outbound), Some((session, Direction::Outbound)));
+}
+
+#[test]
+fn a_page_is_bounded_and_pages_join() {
+    let mut table = table(100);
+    let sessions: Vec<_> = (0..60).map(|n| table.insert(&keys(n, V4, Protocol::Tcp)).unwrap()).collect();
+    (0..60).step_by(3).for_each(|n| table.remove(sessions[n]));
+    assert_eq!(table.slots_used(), 60);
+    assert_eq!(table.iter_from(0, 10).map(|s| s.0).collect::<Vec<_>>(), [1, 2, 4, 5, 7, 8]);
+    assert_eq!(table.iter_from(55, 10).map(|s| s.0).collect::<Vec<_>>(), [55, 56, 58, 59]);
+    assert_eq!(table.iter_from(u32::MAX, 10).count(), 0);
+}
+
+#[test]
+fn a_size_out_of_range_is_an_error_that_says_what_to_do() {
+    for sessions_max in [0, u32::MAX, EntryRef::SESSIONS_MAX] {
+        let error = SessionTable::new(config(sessions_max)).unwrap_err();
+        assert_eq!(error, TableError::SessionsMax(sessions_max));
+        assert!(error.to_string().contains("give it 1 to 2147483646"), "{error}");
+    }
+}
+
+#[test]
+fn a_session_costs_no_more_than_promised() {
+    let memory = table(1_000_000).memory_bytes();
+    assert_eq!(memory.full_ipv4(), 148_000_000);
+    assert_eq!(memory.full_ipv6(), 212_000_000);
+}
+
+/// How fast it is: `cargo test --release --no-default-features -- --ignored --nocapture staged_look_ups`.
+#[test]
+#[ignore = "a measurement"]
+fn staged_look_ups_per_second() {
+    use std::time::Instant;
+    const BURST: usize = 32;
+    for (sessions, sides) in [(1_000, V4), (1_000_000, V4), (1_000_000, V6)] {
+        let mut table = table(sessions);
+        let began = Instant::now();
+        for n in 0..sessions {
+            table.insert(&keys(n, sides, Protocol::Tcp)).unwrap();
+        }
+        let insert_ns = began.elapsed().as_nanos() as f64 / f64::from(sessions);
+
+        // packets of random sessions and directions, made before the clock starts
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let packets: Vec<Tuple> = (0..1 << 20)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let keys = keys(((state >> 33) % u64::from(sessions)) as u32, sides, Protocol::Tcp);
+                if state >> 63 == 0 { keys.inbound } else { keys.outbound }
+            })
+            .collect();
+        let mut runs: Vec<f64> = (0..9)
+            .map(|_| {
+                let began = Instant::now();
+                for burst in packets.as_chunks::<BURST>().0 {
+                    look_up_burst(&mut table, burst);
+                }
+                began.elapsed().as_nanos() as f64 / packets.len() as f64
+            })
+            .collect();
+        runs.sort_by(f64::total_cmp);
+        let alone = Instant::now();
+        let found = packets.iter().filter(|tuple| table.find(tuple).is_some()).count();
+        let alone_ns = alone.elapsed().as_nanos() as f64 / found as f64;
+        println!(
+            "{sessions} sessions, {sides:?}: staged {:.1} ns (best {:.1}), alone {alone_ns:.1} ns, insert {insert_ns:.0} ns",
+            runs[runs.len() / 2],
+            runs[0]
+        );
+    }
+
+    /// As the path does it; every session found is written to.
+    #[inline(never)]
+    fn look_up_burst(table: &mut SessionTable, burst: &[Tuple; BURST]) {
+        let v6 = !is_v4(&burst[0]);
+        let hashes = burst.each_ref().map(|tuple| {
+            let hash = table.hash(tuple);
+            table.prefetch_buckets(hash);
+            hash
+        });
+        let candidates = hashes.map(|hash| {
+            let candidate = table.probe(hash);
+            table.prefetch_entry(candidate, v6);
+            candidate
+        });
+        for ((tuple, hash), candidate) in burst.iter().zip(hashes).zip(candidates) {
+            let (session, _) = table.confirm(tuple, hash, candidate).expect("it lives");
+            table.hot_mut(session).packets += 1;
+        }
+    }
+}
