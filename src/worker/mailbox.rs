@@ -24,6 +24,9 @@ use crate::service::snapshot::Snapshot;
 /// Letters that may be under way to one worker.
 pub const OUTSTANDING_MAX: usize = 16;
 
+/// Of [`OUTSTANDING_MAX`], how many places only a snapshot may take, so that questions never delay a change.
+const SNAPSHOT_PLACES: usize = 2;
+
 /// Table entries a worker looks at for one letter before it answers with what it has.
 pub const SCAN_MAX: u32 = 2048;
 
@@ -187,11 +190,12 @@ struct Desk {
 }
 
 impl ControlEnd {
-    /// Sends a letter; back if [`OUTSTANDING_MAX`] are under way already.
+    /// Sends a letter; back if too many are under way already.
     pub fn send(&self, request: Request) -> Result<Ticket, Request> {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         self.collect(&mut desk);
-        if desk.outstanding >= OUTSTANDING_MAX {
+        let reserved = if matches!(request, Request::Apply(_)) { 0 } else { SNAPSHOT_PLACES };
+        if desk.outstanding + reserved >= OUTSTANDING_MAX {
             return Err(request);
         }
         let ticket = Ticket(desk.next_ticket);
@@ -199,6 +203,13 @@ impl ControlEnd {
         desk.next_ticket += 1;
         desk.outstanding += 1;
         Ok(ticket)
+    }
+
+    /// Whether a snapshot could be sent now. False only if the worker has not taken the ones before.
+    pub fn has_room_for_snapshot(&self) -> bool {
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        self.collect(&mut desk);
+        desk.outstanding < OUTSTANDING_MAX
     }
 
     /// The answer to a letter, once it is there.
