@@ -1,1 +1,4 @@
 //! worker
+pub mod mailbox;
+pub mod published;
+pub mod records;

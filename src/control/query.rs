@@ -1,0 +1,359 @@
+//! Answers to questions: counters and records of the workers, given names from the running snapshot.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+use super::plane::{ControlPlane, Running};
+use super::refusal::Refusal;
+use super::view;
+use crate::clock::Tick;
+use crate::id::{PoolId, RealServerId};
+use crate::path::drop_reason::{DropReason, Severity};
+use crate::service::snapshot;
+use crate::wire::{Address, Protocol};
+use crate::worker::published::{Counter, PublishedView};
+use crate::worker::records::{LeaseRecord, NeighbourState, RealServerRecord};
+
+/// `GET /v1/version`.
+pub fn version(plane: &ControlPlane) -> view::Version {
+    view::Version {
+        name: "fullnat".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_secs: plane.uptime_secs(),
+        workers: plane.posts().len(),
+        generation: plane.running().snapshot.generation,
+    }
+}
+
+/// `GET /v1/ports`.
+pub fn ports(plane: &ControlPlane) -> Vec<view::Port> {
+    let published = plane.published();
+    let port = |port: &snapshot::PortView| {
+        let of_workers = || published.iter().filter_map(|worker| worker.ports.get(port.id.index()));
+        view::Port {
+            name: port.name.clone(),
+            id: port.id.0,
+            mac: mac(port.mac),
+            mtu: port.mtu,
+            addresses: port.addresses.iter().map(|(address, len)| format!("{address}/{len}")).collect(),
+            link: plane.link(port.id),
+            rx_packets: of_workers().map(|port| port.rx_packets).sum(),
+            rx_bytes: of_workers().map(|port| port.rx_bytes).sum(),
+            tx_packets: of_workers().map(|port| port.tx_packets).sum(),
+            tx_bytes: of_workers().map(|port| port.tx_bytes).sum(),
+        }
+    };
+    plane.running().snapshot.ports.iter().map(port).collect()
+}
+
+/// `GET /v1/workers`.
+pub fn workers(plane: &ControlPlane) -> Vec<view::Worker> {
+    plane.published().iter().zip(0..).map(|(published, id)| worker(id, published)).collect()
+}
+
+fn worker(id: u16, published: &PublishedView) -> view::Worker {
+    let get = |counter| published.get(counter);
+    let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let (busy, idle) = (get(Counter::CyclesBusy), get(Counter::CyclesIdle));
+    view::Worker {
+        id,
+        generation: get(Counter::Generation),
+        rx_packets: get(Counter::RxPackets),
+        rx_bytes: get(Counter::RxBytes),
+        tx_packets: get(Counter::TxPackets),
+        tx_bytes: get(Counter::TxBytes),
+        originated_packets: get(Counter::OriginatedPackets),
+        handed_off_packets: get(Counter::HandedOffPackets),
+        handed_in_packets: get(Counter::HandedInPackets),
+        held_packets: get(Counter::HeldPackets),
+        dropped_packets: published.dropped_total(),
+        sessions_live: get(Counter::SessionsLive),
+        sessions_max: get(Counter::SessionsMax),
+        sessions_created: get(Counter::SessionsCreated),
+        sessions_expired: get(Counter::SessionsExpired),
+        bursts: get(Counter::Bursts),
+        burst_fill: ratio(get(Counter::RxPackets), get(Counter::Bursts)),
+        empty_polls: get(Counter::EmptyPolls),
+        cycles_busy: busy,
+        cycles_idle: idle,
+        busy: ratio(busy, busy + idle),
+        turns: get(Counter::Turns),
+    }
+}
+
+/// `GET /v1/drops`.
+pub fn drops(plane: &ControlPlane) -> Vec<view::Drop> {
+    let published = plane.published();
+    let of = |reason: &DropReason| {
+        let workers: Vec<u64> = published.iter().map(|worker| worker.dropped(*reason)).collect();
+        view::Drop {
+            reason: reason.name().to_owned(),
+            sentence: reason.sentence().to_owned(),
+            severity: severity(reason.severity()).to_owned(),
+            total: workers.iter().sum(),
+            workers,
+        }
+    };
+    DropReason::ALL.iter().map(of).collect()
+}
+
+/// The text of a severity.
+pub fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Consumed => "consumed",
+        Severity::Policy => "policy",
+        Severity::Malformed => "malformed",
+        Severity::Capacity => "capacity",
+    }
+}
+
+/// `GET /v1/services`: in the order of the configuration's slots.
+pub async fn services(plane: &ControlPlane) -> Result<Vec<view::Service>, Refusal> {
+    let records = real_server_records(plane).await?;
+    let running = plane.running();
+    Ok(running
+        .snapshot
+        .services
+        .iter()
+        .flatten()
+        .map(|service| one_service(&running, service, &records))
+        .collect())
+}
+
+/// `GET /v1/services/{name}`.
+pub async fn service(plane: &ControlPlane, name: &str) -> Result<view::Service, Refusal> {
+    let running = plane.running();
+    let found = running.snapshot.services.iter().flatten().find(|service| service.name == name);
+    let service = found.ok_or_else(|| {
+        Refusal::NotFound(format!("There is no service {name:?}; GET /v1/services lists those there are."))
+    })?;
+    Ok(one_service(&running, service, &real_server_records(plane).await?))
+}
+
+type RealServerRecords = HashMap<RealServerId, Totals>;
+
+/// One real server's counters, summed over the workers.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    sessions_active: u64,
+    sessions_inactive: u64,
+    sessions_created: u64,
+    refused_no_port: u64,
+    inbound_packets: u64,
+    inbound_bytes: u64,
+    outbound_packets: u64,
+    outbound_bytes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, record: &RealServerRecord) {
+        self.sessions_active += u64::from(record.sessions_active);
+        self.sessions_inactive += u64::from(record.sessions_inactive);
+        self.sessions_created += record.sessions_created;
+        self.refused_no_port += record.refused_no_port;
+        self.inbound_packets += record.inbound_packets;
+        self.inbound_bytes += record.inbound_bytes;
+        self.outbound_packets += record.outbound_packets;
+        self.outbound_bytes += record.outbound_bytes;
+    }
+}
+
+async fn real_server_records(plane: &ControlPlane) -> Result<RealServerRecords, Refusal> {
+    let mut sums = RealServerRecords::new();
+    for post in plane.posts() {
+        for record in post.real_servers().await? {
+            sums.entry(record.id).or_default().add(&record);
+        }
+    }
+    Ok(sums)
+}
+
+fn one_service(running: &Running, service: &snapshot::Service, records: &RealServerRecords) -> view::Service {
+    let all = &running.snapshot.real_servers;
+    let listed = service.real_servers.iter().filter_map(|id| all.get(id.index())?.as_ref());
+    let removed = all.iter().flatten().filter(|server| server.service == service.id && server.removed);
+    let real_servers = listed
+        .filter(|server| !server.removed)
+        .chain(removed)
+        .map(|server| real_server(server, records.get(&server.id).copied().unwrap_or_default()))
+        .collect();
+    view::Service {
+        name: service.name.clone(),
+        protocol: protocol(service.protocol).to_owned(),
+        listen: service.listen.iter().map(listener).collect(),
+        scheduler: configured(running, &service.name, "scheduler", ""),
+        local_pool: pool_name(running, service.local_pool),
+        client_address: configured(running, &service.name, "client_address", "none"),
+        real_servers,
+    }
+}
+
+fn real_server(server: &snapshot::RealServer, totals: Totals) -> view::RealServer {
+    view::RealServer {
+        address: match server.port {
+            Some(port) => endpoint(server.address, port),
+            None => server.address.to_string(),
+        },
+        weight: server.weight,
+        state: match (server.removed, server.weight) {
+            (true, _) => view::RealServerState::Removed,
+            (false, 0) => view::RealServerState::Draining,
+            (false, _) => view::RealServerState::Active,
+        },
+        sessions_active: totals.sessions_active,
+        sessions_inactive: totals.sessions_inactive,
+        sessions_created: totals.sessions_created,
+        refused_no_port: totals.refused_no_port,
+        inbound_packets: totals.inbound_packets,
+        inbound_bytes: totals.inbound_bytes,
+        outbound_packets: totals.outbound_packets,
+        outbound_bytes: totals.outbound_bytes,
+    }
+}
+
+/// A service's setting as the configuration's document has it: what the workers need of it is not text.
+fn configured(running: &Running, service: &str, key: &str, default: &str) -> String {
+    let services = running.document.get("service").and_then(Value::as_array);
+    let entry = services.and_then(|all| all.iter().find(|entry| entry["name"] == service));
+    let value = entry.and_then(|entry| entry.get(key)).and_then(Value::as_str);
+    value.unwrap_or(default).to_owned()
+}
+
+fn listener(listener: &snapshot::Listener) -> String {
+    let first = endpoint(listener.address, listener.port_first);
+    if listener.port_first == listener.port_last { first } else { format!("{first}-{}", listener.port_last) }
+}
+
+/// `GET /v1/neighbours`.
+pub async fn neighbours(plane: &ControlPlane) -> Result<Vec<view::Neighbour>, Refusal> {
+    let snapshot = plane.running().snapshot;
+    let mut all = Vec::new();
+    for post in plane.posts() {
+        let records = post.neighbours().await?;
+        all.extend(records.iter().map(|record| view::Neighbour {
+            worker: post.worker.0,
+            port: snapshot.ports.get(record.port.index()).map_or_else(String::new, |port| port.name.clone()),
+            address: record.address.to_string(),
+            mac: record.mac.map(mac),
+            state: neighbour_state(record.state).to_owned(),
+            age_secs: seconds(record.age),
+            held: record.held,
+        }));
+    }
+    all.sort_by(|a, b| (&a.port, &a.address, a.worker).cmp(&(&b.port, &b.address, b.worker)));
+    Ok(all)
+}
+
+fn neighbour_state(state: NeighbourState) -> &'static str {
+    match state {
+        NeighbourState::Incomplete => "incomplete",
+        NeighbourState::Reachable => "reachable",
+        NeighbourState::Stale => "stale",
+        NeighbourState::Probe => "probe",
+        NeighbourState::Failed => "failed",
+    }
+}
+
+/// `GET /v1/pools`.
+pub async fn pools(plane: &ControlPlane) -> Result<Vec<view::Pool>, Refusal> {
+    let mut records = Vec::new();
+    for post in plane.posts() {
+        records.extend(post.leases().await?);
+    }
+    let snapshot = plane.running().snapshot;
+    let pool = |pool: &snapshot::LocalPool| {
+        let own: Vec<_> = records.iter().filter(|record| record.pool == pool.id).collect();
+        view::Pool {
+            name: pool.name.clone(),
+            port: snapshot.ports.get(pool.port.index()).map_or_else(String::new, |port| port.name.clone()),
+            addresses: pool.addresses.len(),
+            l4_ports: format!("{}-{}", pool.port_first, pool.port_last),
+            leased: own.iter().map(|record| u64::from(record.leased)).sum(),
+            by_address: by_address(pool, &own),
+            by_real_server: by_real_server(&own),
+        }
+    };
+    Ok(snapshot.pools.iter().flatten().map(pool).collect())
+}
+
+fn by_address(pool: &snapshot::LocalPool, records: &[&LeaseRecord]) -> Vec<view::AddressUse> {
+    let mut sums: BTreeMap<Address, (u64, u64)> = pool.addresses.iter().map(|&lip| (lip, (0, 0))).collect();
+    for record in records {
+        let (leased, finished) = sums.entry(record.lip).or_default();
+        *leased += u64::from(record.leased);
+        *finished += u64::from(record.finished);
+    }
+    let view = |(lip, (leased, finished)): (Address, _)| view::AddressUse {
+        address: lip.to_string(),
+        leased,
+        finished,
+    };
+    sums.into_iter().map(view).collect()
+}
+
+fn by_real_server(records: &[&LeaseRecord]) -> Vec<view::DestinationUse> {
+    let mut sums: BTreeMap<(Address, u16, Protocol), [u64; 3]> = BTreeMap::new();
+    for record in records {
+        let sum = sums.entry((record.rip, record.rport, record.protocol)).or_default();
+        for (sum, part) in sum.iter_mut().zip([record.leased, record.finished, record.ports]) {
+            *sum += u64::from(part);
+        }
+    }
+    let view = |((rip, rport, proto), [leased, finished, ports]): ((Address, u16, Protocol), [u64; 3])| {
+        let (address, protocol) = (endpoint(rip, rport), protocol(proto).to_owned());
+        view::DestinationUse { address, protocol, leased, finished, ports }
+    };
+    sums.into_iter().map(view).collect()
+}
+
+fn pool_name(running: &Running, id: PoolId) -> String {
+    let pool = running.snapshot.pools.get(id.index()).and_then(Option::as_ref);
+    pool.map_or_else(String::new, |pool| pool.name.clone())
+}
+
+/// The text of a protocol.
+pub(super) fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+/// `address:port`, IPv6 in brackets.
+pub(super) fn endpoint(address: Address, port: u16) -> String {
+    std::net::SocketAddr::new(address.into(), port).to_string()
+}
+
+/// Ticks as seconds.
+pub(super) fn seconds(ticks: u32) -> f64 {
+    f64::from(ticks) / f64::from(Tick::PER_SECOND)
+}
+
+fn mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_of_a_worker_is_in_its_view() {
+        let published = crate::worker::published::Published::new(0).read();
+        let view = serde_json::to_value(worker(0, &published)).unwrap();
+        for counter in Counter::ALL {
+            assert!(view.get(counter.name()).is_some(), "{} is missing in view::Worker", counter.name());
+        }
+    }
+
+    #[test]
+    fn endpoints_and_listeners_read_as_they_are_written_in_the_file() {
+        let v6 = Address::from("2001:db8::1".parse::<std::net::IpAddr>().unwrap());
+        assert_eq!(endpoint(v6, 80), "[2001:db8::1]:80");
+        let range = snapshot::Listener { address: v6, port_first: 80, port_last: 89 };
+        assert_eq!(listener(&range), "[2001:db8::1]:80-89");
+        assert_eq!(mac([0, 1, 0xab, 0, 0, 0xff]), "00:01:ab:00:00:ff");
+    }
+}

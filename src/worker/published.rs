@@ -1,0 +1,269 @@
+//! The counters of one worker as everybody may read them.
+//!
+//! The worker counts in plain integers of its own and every few milliseconds stores them here; nobody else writes.
+//! The cells are guarded by a sequence number (odd while the worker stores), so a reader sees one moment's numbers
+//! and `rx + handed in + originated = tx + handed off + drops + held` holds in what it reads. Storing costs one relaxed store per counter, about
+//! two dozen cache lines, and never waits; a reader tries again when it meets a store.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::path::drop_reason::{DropCounters, DropReason};
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CounterKind {
+    /// only grows
+    Counter,
+    /// goes up and down
+    Gauge,
+}
+
+macro_rules! counters {
+    ($($variant:ident $name:literal $kind:ident $sentence:literal)*) => {
+        /// What a worker counts, besides drops and the traffic of each port.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Counter { $(#[doc = $sentence] $variant),* }
+
+        impl Counter {
+            /// Every counter, in the order of their cells.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+            /// The name in metrics and the control socket.
+            pub const fn name(self) -> &'static str { match self { $(Counter::$variant => $name),* } }
+            /// One sentence for people.
+            pub const fn sentence(self) -> &'static str { match self { $(Counter::$variant => $sentence),* } }
+            /// Whether it only grows.
+            pub const fn kind(self) -> CounterKind { match self { $(Counter::$variant => CounterKind::$kind),* } }
+        }
+    };
+}
+
+counters! {
+    RxPackets "rx_packets" Counter "Packets received from the ports."
+    RxBytes "rx_bytes" Counter "Bytes of the frames received from the ports."
+    TxPackets "tx_packets" Counter "Packets given to the ports."
+    TxBytes "tx_bytes" Counter "Bytes of the frames given to the ports."
+    OriginatedPackets "originated_packets" Counter "Packets the gateway made itself: resets, ICMP errors, echo replies, neighbour messages."
+    HandedOffPackets "handed_off_packets" Counter "Packets given to the worker that is their home."
+    HandedInPackets "handed_in_packets" Counter "Packets that other workers handed to this one."
+    HeldPackets "held_packets" Gauge "Packets that wait for a neighbour to answer."
+    SessionsLive "sessions_live" Gauge "Sessions in the table."
+    SessionsMax "sessions_max" Gauge "Sessions the table can hold."
+    SessionsCreated "sessions_created" Counter "Sessions ever made."
+    SessionsExpired "sessions_expired" Counter "Sessions ended, by time-out or otherwise."
+    Bursts "bursts" Counter "Bursts received that were not empty."
+    EmptyPolls "empty_polls" Counter "Polls of a queue that found nothing."
+    CyclesBusy "cycles_busy" Counter "Time-stamp counter cycles spent on turns of the loop that found work."
+    CyclesIdle "cycles_idle" Counter "Time-stamp counter cycles spent on turns of the loop that found none, sleep included."
+    Turns "turns" Counter "Turns of the worker's loop; a worker whose turns stand still is stuck."
+    Generation "generation" Gauge "Generation of the configuration the worker works by."
+}
+
+/// A worker's own counters, plain integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters([u64; Counter::COUNT]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters([0; Counter::COUNT])
+    }
+}
+
+impl Counters {
+    /// Adds to a counter.
+    #[inline(always)]
+    pub fn add(&mut self, counter: Counter, amount: u64) {
+        self.0[counter as usize] += amount;
+    }
+
+    /// Sets a counter, usually a gauge.
+    #[inline(always)]
+    pub fn set(&mut self, counter: Counter, value: u64) {
+        self.0[counter as usize] = value;
+    }
+
+    /// Its value.
+    #[inline(always)]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+/// One worker's traffic on one port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortCounters {
+    /// packets received
+    pub rx_packets: u64,
+    /// bytes of the frames received
+    pub rx_bytes: u64,
+    /// packets the device took
+    pub tx_packets: u64,
+    /// bytes of the frames the device took
+    pub tx_bytes: u64,
+}
+
+impl PortCounters {
+    const CELLS: usize = 4;
+
+    fn to_cells(self) -> [u64; Self::CELLS] {
+        [self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes]
+    }
+
+    fn from_cells(cells: [u64; Self::CELLS]) -> Self {
+        let [rx_packets, rx_bytes, tx_packets, tx_bytes] = cells;
+        PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes }
+    }
+}
+
+/// The cells: written by one worker, read by control. Aligned so that two workers' never share a line, nor a pair of
+/// lines that the adjacent-line prefetcher fetches together.
+#[repr(align(128))]
+pub struct Published {
+    sequence: AtomicU64,
+    counters: [AtomicU64; Counter::COUNT],
+    drops: [AtomicU64; DropReason::COUNT],
+    ports: Box<[[AtomicU64; PortCounters::CELLS]]>,
+}
+
+impl Published {
+    /// Cells for a worker of a gateway with `ports` ports, all 0.
+    pub fn new(ports: usize) -> Self {
+        Published {
+            sequence: AtomicU64::new(0),
+            counters: [const { AtomicU64::new(0) }; Counter::COUNT],
+            drops: [const { AtomicU64::new(0) }; DropReason::COUNT],
+            ports: (0..ports).map(|_| [const { AtomicU64::new(0) }; PortCounters::CELLS]).collect(),
+        }
+    }
+
+    /// Stores everything. Only the owning worker calls this; `ports` is indexed by port id.
+    pub fn store(&self, counters: &Counters, drops: &DropCounters, ports: &[PortCounters]) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        let store = |cell: &AtomicU64, value: u64| cell.store(value, Ordering::Relaxed);
+        self.counters.iter().zip(counters.0).for_each(|(cell, value)| store(cell, value));
+        self.drops.iter().zip(drops.as_array()).for_each(|(cell, &value)| store(cell, value));
+        for (cells, port) in self.ports.iter().zip(ports) {
+            cells.iter().zip(port.to_cells()).for_each(|(cell, value)| store(cell, value));
+        }
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Reads everything as of one moment; what the cells hold now if the worker stores without pause.
+    pub fn read(&self) -> PublishedView {
+        const ATTEMPTS: usize = 1000;
+        for _ in 0..ATTEMPTS {
+            let before = self.sequence.load(Ordering::Acquire);
+            if before % 2 == 0 {
+                let view = self.read_once();
+                fence(Ordering::Acquire);
+                if self.sequence.load(Ordering::Relaxed) == before {
+                    return view;
+                }
+            }
+            std::hint::spin_loop();
+        }
+        self.read_once()
+    }
+
+    fn read_once(&self) -> PublishedView {
+        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        PublishedView {
+            counters: Counters(std::array::from_fn(|i| load(&self.counters[i]))),
+            drops: std::array::from_fn(|i| load(&self.drops[i])),
+            ports: self
+                .ports
+                .iter()
+                .map(|cells| PortCounters::from_cells(std::array::from_fn(|i| load(&cells[i]))))
+                .collect(),
+        }
+    }
+}
+
+/// What a worker had counted at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedView {
+    /// its counters
+    pub counters: Counters,
+    /// packets dropped, in the order of [`DropReason::ALL`]
+    pub drops: [u64; DropReason::COUNT],
+    /// its traffic on each port, indexed by port id
+    pub ports: Vec<PortCounters>,
+}
+
+impl PublishedView {
+    /// Value of a counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters.get(counter)
+    }
+
+    /// Packets dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Packets dropped for any reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_read() {
+        let published = Published::new(2);
+        let (mut counters, mut drops) = (Counters::default(), DropCounters::default());
+        counters.add(Counter::RxPackets, 5);
+        counters.set(Counter::SessionsLive, 3);
+        drops.count(DropReason::NoService);
+        let ports = [PortCounters { rx_packets: 5, ..Default::default() }, PortCounters::default()];
+        published.store(&counters, &drops, &ports);
+        let view = published.read();
+        assert_eq!(view.counters, counters);
+        assert_eq!((view.dropped(DropReason::NoService), view.dropped_total()), (1, 1));
+        assert_eq!(view.ports, ports);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = Counter::ALL.iter().map(|c| c.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Counter::COUNT);
+    }
+
+    #[test]
+    fn a_reader_never_sees_two_moments_mixed() {
+        let published = Published::new(1);
+        let rounds = 20_000u64;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let drops = DropCounters::default();
+                let mut counters = Counters::default();
+                for round in 1..=rounds {
+                    Counter::ALL.iter().for_each(|&counter| counters.set(counter, round));
+                    published.store(
+                        &counters,
+                        &drops,
+                        &[PortCounters { tx_bytes: round, ..Default::default() }],
+                    );
+                }
+            });
+            loop {
+                let view = published.read();
+                let first = view.get(Counter::RxPackets);
+                assert!(Counter::ALL.iter().all(|&counter| view.get(counter) == first));
+                assert_eq!(view.ports[0].tx_bytes, first);
+                if first == rounds {
+                    break;
+                }
+            }
+        });
+    }
+}

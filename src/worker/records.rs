@@ -1,0 +1,279 @@
+//! What workers tell control about their tables: small `Copy` records, one per entry.
+//!
+//! A record holds numbers (ids, addresses, ticks turned into seconds) and no text; control gives them names from the
+//! snapshot. Filling one costs a worker a few loads and no allocation.
+
+use crate::clock::Tick;
+use crate::id::{PoolId, PortId, RealServerId, ServiceId};
+use crate::session::{Cold, Flags, Hot, SessionIndex, State, Wide};
+use crate::wire::{Address, Protocol};
+
+/// One session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionRecord {
+    /// its place in the worker's table
+    pub index: SessionIndex,
+    /// TCP or UDP
+    pub protocol: Protocol,
+    /// client address
+    pub cip: Address,
+    /// client port
+    pub cport: u16,
+    /// virtual address
+    pub vip: Address,
+    /// virtual port
+    pub vport: u16,
+    /// local address
+    pub lip: Address,
+    /// local port
+    pub lport: u16,
+    /// real server's address
+    pub rip: Address,
+    /// real server's port
+    pub rport: u16,
+    /// TCP state; always established for UDP
+    pub state: State,
+    /// one-bit facts
+    pub flags: Flags,
+    /// its service's slot
+    pub service: ServiceId,
+    /// its real server's slot
+    pub real_server: RealServerId,
+    /// packets of both directions
+    pub packets: u32,
+    /// ticks since it began
+    pub age: u32,
+    /// ticks since the last packet
+    pub idle: u32,
+}
+
+impl SessionRecord {
+    /// Reads a session's lines. `wide` must be given if either side is IPv6.
+    pub fn read(index: SessionIndex, hot: &Hot, cold: &Cold, wide: Option<&Wide>, now: Tick) -> Self {
+        let pair = |v6: bool, narrow: [[u8; 4]; 2], wide: Option<[Address; 2]>| match wide {
+            Some(wide) if v6 => wide,
+            _ => narrow.map(Address::from_v4),
+        };
+        let (cip_vip, lip_rip) = (wide.map(|w| [w.cip, w.vip]), wide.map(|w| [w.lip, w.rip]));
+        let [cip, vip] = pair(hot.flags.has(Flags::CLIENT_V6), [hot.cip, hot.vip], cip_vip);
+        let [lip, rip] = pair(hot.flags.has(Flags::SERVER_V6), [hot.lip, hot.rip], lip_rip);
+        SessionRecord {
+            index,
+            protocol: hot.protocol,
+            cip,
+            cport: hot.cport,
+            vip,
+            vport: hot.vport,
+            lip,
+            lport: hot.lport,
+            rip,
+            rport: hot.rport,
+            state: hot.state,
+            flags: hot.flags,
+            service: ServiceId(cold.service),
+            real_server: RealServerId(hot.real_server),
+            packets: hot.packets,
+            age: now.since(cold.created),
+            idle: now.since(hot.stamp),
+        }
+    }
+}
+
+/// Which sessions are asked for; what is `None` does not matter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SessionFilter {
+    /// client address
+    pub client: Option<Address>,
+    /// client port
+    pub client_port: Option<u16>,
+    /// virtual address
+    pub vip: Option<Address>,
+    /// virtual port
+    pub vport: Option<u16>,
+    /// real server's address
+    pub rip: Option<Address>,
+    /// real server's port
+    pub rport: Option<u16>,
+    /// TCP or UDP
+    pub protocol: Option<Protocol>,
+    /// TCP state
+    pub state: Option<State>,
+}
+
+impl SessionFilter {
+    /// Whether the session is one of those asked for.
+    pub fn admits(&self, session: &SessionRecord) -> bool {
+        fn fits<T: PartialEq>(wanted: Option<T>, is: T) -> bool {
+            wanted.is_none_or(|wanted| wanted == is)
+        }
+        fits(self.client, session.cip)
+            && fits(self.client_port, session.cport)
+            && fits(self.vip, session.vip)
+            && fits(self.vport, session.vport)
+            && fits(self.rip, session.rip)
+            && fits(self.rport, session.rport)
+            && fits(self.protocol, session.protocol)
+            && fits(self.state, session.state)
+    }
+}
+
+/// How a worker stands with a neighbour, by the names of RFC 4861 §7.3.2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NeighbourState {
+    /// asked, no answer yet
+    Incomplete,
+    /// confirmed lately
+    Reachable,
+    /// not confirmed for a while, used all the same
+    Stale,
+    /// being asked again
+    Probe,
+    /// did not answer
+    Failed,
+}
+
+/// One entry of a worker's neighbour table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NeighbourRecord {
+    /// the port it is reached through
+    pub port: PortId,
+    /// its address
+    pub address: Address,
+    /// its MAC address, once known
+    pub mac: Option<[u8; 6]>,
+    /// how the worker stands with it
+    pub state: NeighbourState,
+    /// ticks since it was confirmed or, before that, first asked for
+    pub age: u32,
+    /// packets that wait for it
+    pub held: u16,
+}
+
+/// The leases of one worker from one local address toward one destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseRecord {
+    /// whose address it is
+    pub pool: PoolId,
+    /// the local address
+    pub lip: Address,
+    /// the real server's address
+    pub rip: Address,
+    /// the real server's port
+    pub rport: u16,
+    /// TCP or UDP
+    pub protocol: Protocol,
+    /// L4 ports this worker may lease there
+    pub ports: u32,
+    /// L4 ports in use, finished sessions included
+    pub leased: u32,
+    /// of those: held by finished sessions, which may be taken over
+    pub finished: u32,
+}
+
+/// One worker's counters of one real server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RealServerRecord {
+    /// its slot
+    pub id: RealServerId,
+    /// established TCP sessions, and UDP sessions
+    pub sessions_active: u32,
+    /// all other sessions
+    pub sessions_inactive: u32,
+    /// sessions ever made
+    pub sessions_created: u64,
+    /// new sessions refused because no local port was free
+    pub refused_no_port: u64,
+    /// client to real server
+    pub inbound_packets: u64,
+    /// bytes of the IP packets of `inbound_packets`
+    pub inbound_bytes: u64,
+    /// real server to client
+    pub outbound_packets: u64,
+    /// bytes of the IP packets of `outbound_packets`
+    pub outbound_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines() -> (Hot, Cold, Wide) {
+        let hot = Hot {
+            cip: [10, 1, 0, 1],
+            vip: [10, 1, 0, 100],
+            cport: 40000,
+            vport: 80,
+            rip: [10, 2, 0, 11],
+            lip: [10, 2, 0, 100],
+            rport: 8080,
+            lport: 5000,
+            protocol: Protocol::Tcp,
+            state: State::Established,
+            flags: Flags::default(),
+            seq_delta: 0,
+            timestamp_delta: 0,
+            stamp: Tick(900),
+            real_server: 3,
+            next_hop_inbound: 0,
+            next_hop_outbound: 0,
+            next_seq_inbound: 0,
+            next_seq_outbound: 0,
+            checksum_delta: 0,
+            route_epoch: 0,
+            packets: 12,
+        };
+        let cold = Cold {
+            timer_next: 0,
+            timer_prev: 0,
+            reclaim_next: 0,
+            reclaim_prev: 0,
+            lease_slot: 0,
+            created: Tick(500),
+            client_isn: 0,
+            server_isn: 0,
+            fin_inbound: 0,
+            fin_outbound: 0,
+            last_timestamp: 0,
+            service: 2,
+            timer_slot: 0,
+            reserved: [0; 14],
+        };
+        let six = |n: u8| Address::from_v6([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]);
+        (hot, cold, Wide { cip: six(1), vip: six(2), rip: six(3), lip: six(4) })
+    }
+
+    #[test]
+    fn addresses_come_from_the_line_that_holds_them() {
+        let (mut hot, cold, wide) = lines();
+        let record = SessionRecord::read(SessionIndex(1), &hot, &cold, None, Tick(1000));
+        assert_eq!((record.cip, record.rip), (Address::from_v4(hot.cip), Address::from_v4(hot.rip)));
+        assert_eq!((record.age, record.idle), (500, 100));
+        hot.flags.set(Flags::CLIENT_V6);
+        let record = SessionRecord::read(SessionIndex(1), &hot, &cold, Some(&wide), Tick(1000));
+        assert_eq!([record.cip, record.vip], [wide.cip, wide.vip]);
+        assert_eq!([record.lip, record.rip], [Address::from_v4(hot.lip), Address::from_v4(hot.rip)]);
+    }
+
+    #[test]
+    fn every_field_of_the_filter_counts() {
+        let (hot, cold, _) = lines();
+        let session = SessionRecord::read(SessionIndex(1), &hot, &cold, None, Tick(1000));
+        assert!(SessionFilter::default().admits(&session));
+        let other = Address::from_v4([1, 2, 3, 4]);
+        let none = SessionFilter::default();
+        for filter in [
+            SessionFilter { client: Some(other), ..none },
+            SessionFilter { client_port: Some(1), ..none },
+            SessionFilter { vip: Some(other), ..none },
+            SessionFilter { vport: Some(1), ..none },
+            SessionFilter { rip: Some(other), ..none },
+            SessionFilter { rport: Some(1), ..none },
+            SessionFilter { protocol: Some(Protocol::Udp), ..none },
+            SessionFilter { state: Some(State::Close), ..none },
+        ] {
+            assert!(!filter.admits(&session), "{filter:?}");
+        }
+        let exact = SessionFilter { client: Some(session.cip), rport: Some(8080), ..none };
+        assert!(exact.admits(&session));
+    }
+}
