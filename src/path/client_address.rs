@@ -12,15 +12,6 @@ use crate::session::{Cold, Flags, Hot};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, tcp, tcp_option, toa};
 
-/// RFC 9293 §3.1: options take at most 40 bytes.
-const OPTIONS_LEN_MAX: usize = 40;
-
-/// RFC 6994 and the first TCP Fast Open drafts: kind 254 with these two bytes asks a listener for a cookie.
-const FAST_OPEN_MAGIC: u16 = 0xf989;
-
-/// Option kinds of the TOA family; the configured one is erased too.
-const TOA_KINDS: [u8; 2] = [253, 254];
-
 /// Overwrites with NOPs whatever TOA the client put in. Returns what that contributes to the TCP checksum.
 #[inline]
 pub fn erase_forged(segment: &mut [u8]) -> Delta {
@@ -28,7 +19,7 @@ pub fn erase_forged(segment: &mut [u8]) -> Delta {
     if options.is_empty() || tcp_option::is_only_timestamps(options) {
         return Delta::default();
     }
-    tcp_option::erase_kinds(options, &TOA_KINDS)
+    tcp_option::erase_kind(options, &toa::KINDS).unwrap_or_default()
 }
 
 /// Whether this inbound segment shall carry TOA; ends the session's TOA phase when the client has acknowledged the
@@ -39,7 +30,7 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
         return false;
     }
     if segment.flags & tcp::SYN != 0 {
-        let magic = settings.kind_v4 == 254 && !hot.flags.has(Flags::CLIENT_V6) && hot.cport == FAST_OPEN_MAGIC;
+        let magic = settings.kind_v4 == 254 && !hot.flags.has(Flags::CLIENT_V6) && hot.cport == toa::FAST_OPEN_PORT;
         return settings.on_syn && !magic;
     }
     if !hot.flags.has(Flags::ANSWERED) || segment.flags & tcp::ACK == 0 {
@@ -55,7 +46,7 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
 /// Bytes the option takes for a client of this family.
 #[inline(always)]
 pub const fn option_len(client_v6: bool) -> usize {
-    if client_v6 { toa::LEN_V6 } else { toa::LEN_V4 }
+    if client_v6 { toa::V6_LEN } else { toa::V4_LEN }
 }
 
 /// Why a segment goes without TOA.
@@ -70,7 +61,7 @@ pub enum NoRoomFor {
 /// Whether the option fits; decided before the packet is touched.
 #[inline]
 pub fn fits(segment_header_len: usize, len: usize, packet_len: usize, mtu: usize) -> Result<(), NoRoomFor> {
-    if segment_header_len - tcp::HEADER_LEN + len > OPTIONS_LEN_MAX {
+    if segment_header_len - tcp::HEADER_LEN + len > tcp::OPTIONS_LEN_MAX {
         Err(NoRoomFor::Options)
     } else if packet_len + len > mtu {
         Err(NoRoomFor::Mtu)
@@ -106,22 +97,19 @@ pub fn insert<P: Packet>(
     let head = packet.head_mut();
     head.copy_within(len..len + option_at, 0);
     let option = &mut head[option_at..option_at + len];
-    match option.first_chunk_mut() {
-        Some(out) if len == toa::LEN_V6 => toa::write_v6(out, settings.kind_v6, cport, *client.octets()),
-        _ => toa::write_v4(
-            option.first_chunk_mut().expect("an option of eight bytes"),
-            settings.kind_v4,
-            cport,
-            client.v4_octets(),
-        ),
+    if client.is_v4() {
+        let out = option.first_chunk_mut().expect("the option's length");
+        toa::write_v4(out, settings.kind_v4, cport, client.v4_octets());
+    } else {
+        let out = option.first_chunk_mut().expect("the option's length");
+        toa::write_v6(out, settings.kind_v6, cport, *client.octets());
     }
-    let mut delta = Delta::default().replace_bytes(&[], &head[option_at..option_at + len]);
-    let offset_at = layout.l4 + tcp::DATA_OFFSET;
-    let offset = head[offset_at];
-    let longer = offset + ((len as u8 / 4) << 4);
-    head[offset_at] = longer;
-    delta = delta.replace_u16(u16::from(offset) << 8, u16::from(longer) << 8);
+    let delta = Delta::default().replace_bytes(&[], option);
+    let segment = &mut head[layout.l4..];
+    let before = tcp::offset_and_flags(segment);
+    tcp::set_header_len(segment, tcp::header_len(segment) + len);
+    let delta = delta.replace_u16(before, tcp::offset_and_flags(segment));
     // the pseudo header's length
-    delta = delta.replace_u16(0, len as u16);
+    let delta = delta.replace_u16(0, len as u16);
     Ok((Layout { end: layout.end + len, ..layout }, delta))
 }

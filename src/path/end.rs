@@ -4,7 +4,9 @@ use super::packet::{HandOff, Io, Packet};
 use super::neighbour::NeighbourIndex;
 use super::shard::{Shard, Turn};
 use crate::clock::Tick;
-use crate::session::{Expiry, Flags, SessionIndex};
+use crate::session::tcp_state::is_active;
+use crate::session::wheel::Expiry;
+use crate::session::{Flags, SessionIndex, sequence};
 use crate::wire::Protocol;
 
 /// How long Linux keeps a closed connection in TIME_WAIT (`TCP_TIMEWAIT_LEN`), and a little more.
@@ -23,7 +25,7 @@ impl<P: Packet> Shard<P> {
             let (hot, cold) = (sessions.hot(index), sessions.cold(index));
             let service = services.get(cold.service as usize).and_then(Option::as_ref);
             let timeouts = service.map_or(default_timeouts, |service| &service.timeouts);
-            let deadline = hot.stamp.plus(timeouts.ticks(hot.protocol, hot.state));
+            let deadline = hot.stamp.plus(timeouts.ticks(hot.protocol(), hot.state));
             if now.reached(deadline) {
                 due.push(index);
                 Expiry::Expired
@@ -66,19 +68,16 @@ impl<P: Packet> Shard<P> {
     /// the last one. Only a real server that closed first remembers.
     fn reuse_is_acceptable<I: Io<Packet = P>>(&self, turn: &Turn<'_, I>, index: SessionIndex) -> bool {
         let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
-        if hot.protocol == Protocol::Udp || !hot.flags.has(Flags::SERVER_CLOSED_FIRST) {
+        if hot.protocol() == Protocol::Udp || !hot.flags.has(Flags::SERVER_CLOSED_FIRST) {
             return true;
         }
-        let outbound = self.sessions.outbound(index);
-        let last_timestamp = hot
-            .flags
-            .has(Flags::TIMESTAMP)
-            .then(|| cold.last_timestamp.wrapping_add(hot.timestamp_delta));
-        crate::session::reuse_acceptable(
+        let lease = self.sessions.outbound(index).reversed();
+        let has_timestamps = hot.flags.has(Flags::TIMESTAMP);
+        sequence::reuse_acceptable(
             hot.next_seq_inbound.wrapping_add(hot.seq_delta),
-            self.isn.isn(&outbound, turn.now.nanos),
-            last_timestamp,
-            self.isn.timestamp(&outbound, turn.now.millis()),
+            self.isn.isn(&lease, turn.now.nanos),
+            has_timestamps.then(|| cold.last_timestamp.wrapping_add(hot.timestamp_delta)),
+            has_timestamps.then(|| self.isn.timestamp_base(&lease, turn.now.millis())),
         )
     }
 
@@ -95,7 +94,7 @@ impl<P: Packet> Shard<P> {
         self.neighbours.release(NeighbourIndex(next_hop_inbound));
         self.neighbours.release(NeighbourIndex(next_hop_outbound));
         let counters = &mut self.real_servers[real_server];
-        if state.is_active() {
+        if is_active(state) {
             counters.active -= 1;
         } else {
             counters.inactive -= 1;

@@ -42,7 +42,7 @@ struct Flows<P> {
 impl<P: Packet> Engine<P> {
     /// Allocates a shard; the only place where memory is taken.
     pub fn new(config: &ShardConfig, snapshot: Arc<Snapshot>, now: Now) -> Result<Self, TableError> {
-        let mut shard = Shard::new(config, now)?;
+        let mut shard = Shard::new(config, snapshot.steering.clone(), now)?;
         shard.apply(&snapshot);
         shard.neighbours.announce_all(OwnAddresses::of(&snapshot), now);
         Ok(Engine { snapshot, shard })

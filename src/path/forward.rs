@@ -15,9 +15,11 @@ use super::tcp_track::{self, Segment, Tracked};
 use super::tcp_translate;
 use crate::id::PortId;
 use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, ToaSettings};
+use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, SessionIndex, State};
 use crate::wire::checksum::Delta;
-use crate::wire::{Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
+use crate::wire::tcp_option::{Options, TcpOption};
+use crate::wire::{Address, Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
 
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,13 +179,7 @@ impl<P: Packet> Shard<P> {
         let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
         let toa = if carries_toa { toa_settings(turn, cold.service) } else { None }
             .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
-        let client = if hot.flags.has(Flags::CLIENT_V6) {
-            wide.cip
-        } else if hot.flags.has(Flags::WIDE) {
-            wide.cip
-        } else {
-            crate::wire::Address::from_v4(hot.cip)
-        };
+        let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
         let cport = hot.cport;
         match tracked {
             Tracked::Forward => {}
@@ -224,7 +220,7 @@ impl<P: Packet> Shard<P> {
     fn without_toa(&mut self, why: NoRoomFor, settings: ToaSettings) -> Result<(), Verdict> {
         client_address::count_no_room(&mut self.counters, why);
         match settings.no_room {
-            NoRoom::Forward => Ok(()),
+            NoRoom::Forward | NoRoom::BareAck => Ok(()),
             NoRoom::Reset => Err(Verdict::Reset(DropReason::SessionReset)),
         }
     }
@@ -257,7 +253,7 @@ impl<P: Packet> Shard<P> {
         let hot = self.sessions.hot(index);
         let (state, real_server, finished) = (hot.state, hot.real_server as usize, hot.flags.has(Flags::FINISHED));
         let counters = &mut self.real_servers[real_server];
-        match (before.is_active(), state.is_active()) {
+        match (is_active(before), is_active(state)) {
             (true, false) => {
                 counters.active -= 1;
                 counters.inactive += 1;
@@ -333,12 +329,21 @@ fn mss_limit<I: Io, P: Packet>(
 #[cold]
 fn edit_syn_options(header: &mut [u8], mss: u16) -> Delta {
     let options = &mut header[tcp::HEADER_LEN..];
-    tcp_option::lower_mss(options, mss).combine(tcp_option::erase_mp_capable(options))
+    let lowered = tcp_option::lower_mss(options, mss);
+    lowered.combine(tcp_option::erase_mp_capable(options).unwrap_or_default())
 }
 
 #[cold]
 fn note_last_timestamp(header: &[u8], cold: &mut crate::session::Cold) {
-    if let Some((value, _)) = tcp_option::timestamps(&header[tcp::HEADER_LEN..]) {
+    if let Some(value) = sent_timestamp(header) {
         cold.last_timestamp = value;
     }
+}
+
+/// The TSval of a segment, if it carries one.
+pub(super) fn sent_timestamp(header: &[u8]) -> Option<u32> {
+    Options::new(&header[tcp::HEADER_LEN..]).find_map(|option| match option {
+        TcpOption::Timestamps { val, .. } => Some(val),
+        _ => None,
+    })
 }

@@ -15,6 +15,8 @@ use crate::id::PortId;
 use crate::service::snapshot::Role;
 use crate::session::{Direction, Flags, Hot, SessionIndex};
 use crate::wire::icmp::{self, Embedded};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv6::Ipv6Header;
 use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp};
 
 /// Quoted bytes that are carried over; the rest of a longer quote is cut off (RFC 4443 §2.4c).
@@ -37,9 +39,9 @@ impl<P: Packet> Shard<P> {
         let kind = packet.head()[usize::from(place.l4)];
         let v4 = place.src.is_v4();
         let (echo, error) = if v4 {
-            (kind == icmp::ECHO_REQUEST_V4, icmp::is_error_v4(kind))
+            (kind == icmp::V4_ECHO_REQUEST, icmp::is_error_v4(kind))
         } else {
-            (kind == icmp::ECHO_REQUEST_V6, icmp::is_error_v6(kind))
+            (kind == icmp::V6_ECHO_REQUEST, icmp::is_error_v6(kind))
         };
         if echo {
             self.answer_echo(turn, rx_port, packet, &place);
@@ -62,13 +64,14 @@ impl<P: Packet> Shard<P> {
         let (to, from) = (ethernet::source(head), ethernet::destination(head));
         head[..6].copy_from_slice(&to);
         head[6..12].copy_from_slice(&from);
-        icmp::turn_echo_round(&mut head[l4..], place.src.is_v4());
         if place.src.is_v4() {
+            icmp::reply_to_echo_v4(&mut head[l4..]);
             head[l3 + 8] = 64;
             head[l3 + 12..l3 + 16].copy_from_slice(&place.dst.v4_octets());
             head[l3 + 16..l3 + 20].copy_from_slice(&place.src.v4_octets());
             ipv4::fill_checksum(&mut head[l3..l4]);
         } else {
+            icmp::reply_to_echo_v6(&mut head[l4..]);
             head[l3 + 7] = 64;
             head[l3 + 8..l3 + 24].copy_from_slice(place.dst.octets());
             head[l3 + 24..l3 + 40].copy_from_slice(place.src.octets());
@@ -89,7 +92,7 @@ impl<P: Packet> Shard<P> {
         let embedded = packet.head().get(quote_at..place.end as usize).and_then(|quote| {
             if place.src.is_v4() { Embedded::parse_v4(quote).ok() } else { Embedded::parse_v6(quote).ok() }
         });
-        let Some(embedded) = embedded.filter(|embedded| embedded.checksum_ok) else {
+        let Some(embedded) = embedded.filter(|embedded| embedded.ip_checksum_ok) else {
             return self.drop(packet, DropReason::IcmpMalformed);
         };
         let key = embedded.tuple.reversed();
@@ -156,24 +159,16 @@ impl<P: Packet> Shard<P> {
             return Err(DropReason::Headroom);
         }
         let out = answer.head_mut();
-        let ttl = error.ttl;
-        let (ethertype, protocol) = if to_v4 {
-            let total_len = (ip_header_len + message_len) as u16;
-            let id = self.identification.next_value();
-            let header = &mut out[ethernet::HEADER_LEN..];
-            ipv4::write_header(header, 0, total_len, id, false, ttl, icmp::PROTOCOL_V4, &ends.src, &ends.dst);
-            (ethernet::TYPE_IPV4, icmp::PROTOCOL_V4)
-        } else {
-            let header = &mut out[ethernet::HEADER_LEN..];
-            ipv6::write_header(header, 0, message_len as u16, icmp::PROTOCOL_V6, ttl, &ends.src, &ends.dst);
-            (ethernet::TYPE_IPV6, icmp::PROTOCOL_V6)
-        };
+        let id = self.identification.next_value();
+        write_ip(&mut out[ethernet::HEADER_LEN..], &ends, message_len, None, id, error.ttl);
+        let (ethertype, protocol) =
+            if to_v4 { (ethernet::TYPE_IPV4, icmp::PROTOCOL_V4) } else { (ethernet::TYPE_IPV6, icmp::PROTOCOL_V6) };
         out[12..14].copy_from_slice(&ethertype.to_be_bytes());
 
         let message = &mut out[l4..l4 + message_len];
-        message[0] = error.kind;
-        message[1] = error.code;
-        message[4..8].copy_from_slice(&error.rest.to_be_bytes());
+        message[0] = error.error.kind;
+        message[1] = error.error.code;
+        icmp::set_rest(message, error.error.rest);
         let (quoted_ip, quoted_rest) = message[icmp::HEADER_LEN..].split_at_mut(quoted_ip_len);
         quoted_rest.copy_from_slice(quoted_l4);
         // What this side sent went the other way.
@@ -185,7 +180,7 @@ impl<P: Packet> Shard<P> {
         } else {
             checksum::l4_checksum(&ends.src, &ends.dst, protocol, message)
         };
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        icmp::set_checksum(message, sum);
         Ok((neighbour, answer))
     }
 }
@@ -220,52 +215,50 @@ fn toa_growth(hot: &Hot, direction: Direction) -> u16 {
 /// An ICMP error without what it quotes: type, code, the four bytes behind the checksum, the TTL it travels with.
 #[derive(Clone, Copy)]
 pub(super) struct Message {
-    kind: u8,
-    code: u8,
-    rest: u32,
+    error: icmp::Error,
     ttl: u8,
 }
 
 impl Message {
     fn read(message: &[u8]) -> Message {
-        let rest = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
-        Message { kind: message[0], code: message[1], rest, ttl: 0 }
+        let error = icmp::Error { kind: message[0], code: message[1], rest: icmp::rest(message) };
+        Message { error, ttl: 0 }
     }
 
     /// RFC 792, RFC 4443 §3.1: nobody answers at the next hop.
     pub(super) const fn host_unreachable(v4: bool) -> Message {
-        let (kind, code) = if v4 { (3, 1) } else { (1, 3) };
-        Message { kind, code, rest: 0, ttl: 64 }
+        let (kind, code) = if v4 {
+            (icmp::V4_UNREACHABLE, icmp::V4_CODE_HOST)
+        } else {
+            (icmp::V6_UNREACHABLE, icmp::V6_CODE_ADDRESS)
+        };
+        Message { error: icmp::Error { kind, code, rest: 0 }, ttl: 64 }
     }
 
     /// The client may use less than the path allows: the gateway adds to its segments.
     fn less_toa(self, v4: bool, growth: u16) -> Message {
-        let tells_mtu = if v4 { (self.kind, self.code) == (3, 4) } else { self.kind == 2 };
+        let icmp::Error { kind, code, rest } = self.error;
+        let tells_mtu = if v4 {
+            (kind, code) == (icmp::V4_UNREACHABLE, icmp::V4_CODE_TOO_BIG)
+        } else {
+            kind == icmp::V6_TOO_BIG
+        };
         if !tells_mtu || growth == 0 {
             return self;
         }
-        let (unused, mtu) = if v4 { (self.rest & 0xffff_0000, self.rest & 0xffff) } else { (0, self.rest) };
-        Message { rest: unused | mtu.saturating_sub(growth.into()), ..self }
+        let (unused, mtu) = if v4 { (rest & 0xffff_0000, rest & 0xffff) } else { (0, rest) };
+        let rest = unused | mtu.saturating_sub(growth.into());
+        Message { error: icmp::Error { kind, code, rest }, ..self }
     }
 
-    /// RFC 7915 §4.2 and §5.2; `None` if the other family has no such error.
+    /// The error in the words of the other family; `None` if it has none for it.
     fn in_family(self, from_v4: bool, to_v4: bool) -> Option<Message> {
-        const GROWTH: u32 = (ipv6::HEADER_LEN - ipv4::HEADER_LEN) as u32;
-        let (kind, code, rest) = match (from_v4, to_v4, self.kind, self.code) {
-            (true, true, ..) | (false, false, ..) => return Some(self),
-            (true, false, 3, 4) => (2, 0, ((self.rest & 0xffff) + GROWTH).max(1280)),
-            (true, false, 3, 3) => (1, 4, 0),
-            (true, false, 3, 9 | 10 | 13) => (1, 1, 0),
-            (true, false, 3, 0 | 1 | 5..=8 | 11 | 12) => (1, 0, 0),
-            (true, false, 11, code) => (3, code, 0),
-            (false, true, 1, 4) => (3, 3, 0),
-            (false, true, 1, 1) => (3, 10, 0),
-            (false, true, 1, _) => (3, 1, 0),
-            (false, true, 2, _) => (3, 4, self.rest.saturating_sub(GROWTH).min(0xffff)),
-            (false, true, 3, code) => (11, code, 0),
-            _ => return None,
+        let error = match (from_v4, to_v4) {
+            (true, false) => icmp::error_to_v6(self.error)?,
+            (false, true) => icmp::error_to_v4(self.error)?,
+            _ => self.error,
         };
-        Some(Message { kind, code, rest, ttl: self.ttl })
+        Some(Message { error, ttl: self.ttl })
     }
 }
 
@@ -284,15 +277,40 @@ fn write_quoted_ip(out: &mut [u8], received: &[u8], same_family: bool, sent: &En
         }
         return;
     }
-    let protocol = embedded.tuple.protocol as u8;
-    if to_v4 {
-        let total_len = u16::from_be_bytes([received[4], received[5]]).saturating_sub(
-            (embedded.l4_offset - ipv6::HEADER_LEN) as u16) + ipv4::HEADER_LEN as u16;
-        ipv4::write_header(out, 0, total_len, 0, true, received[7], protocol, &sent.src, &sent.dst);
+    let protocol = Some(embedded.tuple.protocol);
+    let (ip_len, hop_limit) = if to_v4 {
+        (ipv6::HEADER_LEN + usize::from(u16::from_be_bytes([received[4], received[5]])), received[7])
     } else {
-        let total_len = u16::from_be_bytes([received[2], received[3]]);
-        let payload_len = total_len.saturating_sub(embedded.l4_offset as u16);
-        ipv6::write_header(out, 0, payload_len, protocol, received[8], &sent.src, &sent.dst);
+        (usize::from(u16::from_be_bytes([received[2], received[3]])), received[8])
+    };
+    write_ip(out, sent, ip_len.saturating_sub(embedded.l4_offset), protocol, 0, hop_limit);
+}
+
+/// An IP header in the family of `ends` for `payload_len` bytes of `protocol`, `None` for ICMP.
+fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Protocol>, id: u16, ttl: u8) {
+    if ends.src.is_v4() {
+        let header = Ipv4Header {
+            tos: 0,
+            total_len: (ipv4::HEADER_LEN + payload_len) as u16,
+            id,
+            dont_fragment: id == 0,
+            ttl,
+            protocol: protocol.map_or(icmp::PROTOCOL_V4, |protocol| protocol as u8),
+            src: ends.src.v4_octets(),
+            dst: ends.dst.v4_octets(),
+        };
+        ipv4::write_header(out, &header);
+    } else {
+        let header = Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: payload_len as u16,
+            next_header: protocol.map_or(icmp::PROTOCOL_V6, |protocol| protocol as u8),
+            hop_limit: ttl,
+            src: *ends.src.octets(),
+            dst: *ends.dst.octets(),
+        };
+        ipv6::write_header(out, &header);
     }
 }
 

@@ -3,16 +3,18 @@
 //! virtual service -> real server -> lease -> session. Whoever is refused is told at once, and the refusal is counted.
 
 use super::drop_reason::DropReason;
+use super::forward::sent_timestamp;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
 use crate::id::{PortId, RealServerId, WorkerId};
 use crate::local_pool::{Lease, LeaseError};
-use crate::service::ClientKey;
+use crate::service::scheduler::{ClientKey, Connections};
 use crate::service::snapshot::{ClientAddress, Role, Service};
+use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, Keys, SessionIndex, State};
-use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option};
+use crate::wire::{Address, Protocol, Tuple, tcp};
 
 /// What a lease's last user left behind at the real server, so that the next is acceptable to it.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +143,7 @@ impl<P: Packet> Shard<P> {
         cold.service = service.id.0;
         match tuple.protocol {
             Protocol::Udp => hot.state = State::Established,
-            Protocol::Tcp => self.begin_tcp(turn, index, packet, parsed, service, &outbound, legacy),
+            Protocol::Tcp => self.begin_tcp(turn, index, packet, parsed, service, &outbound.reversed(), legacy),
         }
         self.register(turn, index, parsed);
         Ok(index)
@@ -154,15 +156,15 @@ impl<P: Packet> Shard<P> {
         packet: &P,
         parsed: &Parsed,
         service: &Service,
-        outbound: &Tuple,
+        lease: &Tuple,
         legacy: Option<Legacy>,
     ) {
         let header = &packet.head()[parsed.l4.into()..];
         let header = &header[..tcp::header_len(header)];
         let client_isn = tcp::seq(header);
         let (mut isn, mut timestamp) =
-            (self.isn.isn(outbound, turn.now.nanos), self.isn.timestamp(outbound, turn.now.millis()));
-        if let Some(legacy) = legacy.filter(|l| l.lip == outbound.dst && l.lport == outbound.dport) {
+            (self.isn.isn(lease, turn.now.nanos), self.isn.timestamp_base(lease, turn.now.millis()));
+        if let Some(legacy) = legacy.filter(|l| l.lip == lease.src && l.lport == lease.sport) {
             // Linux accepts a SYN in TIME_WAIT if its number lies after the last one (tcp_timewait_state_process).
             if !tcp::seq_after(isn, legacy.next_seq) {
                 isn = legacy.next_seq.wrapping_add(1 << 16).wrapping_add(isn & 0xffff);
@@ -177,7 +179,7 @@ impl<P: Packet> Shard<P> {
         hot.seq_delta = isn.wrapping_sub(client_isn);
         hot.next_seq_inbound = client_isn.wrapping_add(1);
         cold.client_isn = client_isn;
-        if let Some((value, _)) = tcp_option::timestamps(&header[tcp::HEADER_LEN..]) {
+        if let Some(value) = sent_timestamp(header) {
             hot.flags.set(Flags::TIMESTAMP);
             hot.timestamp_delta = timestamp.wrapping_sub(value);
             cold.last_timestamp = value;
@@ -194,7 +196,7 @@ impl<P: Packet> Shard<P> {
         let hot = self.sessions.hot_mut(index);
         let counters = &mut self.real_servers[hot.real_server as usize];
         counters.sessions += 1;
-        if hot.state.is_active() {
+        if is_active(hot.state) {
             counters.active += 1;
         } else {
             counters.inactive += 1;
@@ -211,10 +213,12 @@ impl<P: Packet> Shard<P> {
 
     fn schedule(&mut self, service: &Service, tuple: &Tuple) -> Option<RealServerId> {
         let client = ClientKey { address: tuple.src, port: tuple.sport };
-        let mut state = std::mem::take(&mut self.schedulers[service.id.index()]);
-        let picked = service.scheduler.pick(&mut state, &client, &|real_server| self.connections(real_server));
-        self.schedulers[service.id.index()] = state;
-        picked
+        let real_servers = &self.real_servers;
+        let state = &mut self.schedulers[service.id.index()];
+        service.scheduler.pick(state, client, &|real_server: RealServerId| {
+            let counters = &real_servers[real_server.index()];
+            Connections { active: counters.active, inactive: counters.inactive }
+        })
     }
 
     /// A free local port; failing that, one whose session is over but still remembered.
@@ -226,9 +230,8 @@ impl<P: Packet> Shard<P> {
         rip: &Address,
         rport: u16,
     ) -> Result<(Lease, Option<Legacy>), DropReason> {
-        let steering = &turn.snapshot.steering;
         let pool = turn.snapshot.pools[service.local_pool.index()].as_ref().ok_or(DropReason::NoLocalPort)?;
-        match self.pools.lease(pool, steering, protocol, rip, rport) {
+        match self.pools.lease(pool, protocol, rip, rport) {
             Ok(lease) => return Ok((lease, None)),
             Err(LeaseError::Exhausted) => {}
             Err(_) => return Err(DropReason::NoLocalPort),
@@ -239,7 +242,7 @@ impl<P: Packet> Shard<P> {
         let legacy = self.legacy(finished);
         self.counters.leases_taken_over += 1;
         self.end_session_for_takeover(turn, finished);
-        match self.pools.lease(pool, steering, protocol, rip, rport) {
+        match self.pools.lease(pool, protocol, rip, rport) {
             Ok(lease) => Ok((lease, Some(legacy))),
             Err(_) => Err(DropReason::NoLocalPort),
         }

@@ -9,7 +9,9 @@ use super::packet::{Io, Packet};
 use super::parsed::Parsed;
 use super::shard::{Shard, Turn};
 use crate::id::PortId;
-use crate::wire::{Address, Protocol, Tuple, checksum, ethernet, icmp, ipv4, ipv6, tcp};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv6::Ipv6Header;
+use crate::wire::{Address, Protocol, Tuple, ethernet, icmp, ipv4, ipv6, tcp};
 
 /// TTL and hop limit of what the gateway sends itself.
 const OWN_TTL: u8 = 64;
@@ -137,23 +139,13 @@ impl<P: Packet> Shard<P> {
     ) {
         let head = packet.head();
         let segment = &head[parsed.l4.into()..];
-        if parsed.tcp_flags & tcp::RST != 0 {
-            return;
-        }
         let payload_len = parsed.end as usize - usize::from(parsed.l4) - tcp::header_len(segment);
-        let (seq, ack, flags) = if parsed.tcp_flags & tcp::ACK != 0 {
-            (tcp::ack(segment), 0, tcp::RST)
-        } else {
-            let len = tcp::segment_len(parsed.tcp_flags, payload_len as u32);
-            (0, tcp::seq(segment).wrapping_add(len), tcp::RST | tcp::ACK)
-        };
+        let Ok(segment) = tcp::Tcp::parse(segment) else { return };
+        let Some(reset) = tcp::Segment::reset_for(&segment, payload_len as u32) else { return };
         let (src, dst) = (parsed.tuple.dst, parsed.tuple.src);
         let Some(mut answer) = turn.io.allocate() else { return };
-        let Some(l4) = begin_answer(&mut answer, head, (src, dst), 6, tcp::HEADER_LEN) else { return };
-        let out = &mut answer.head_mut()[l4..l4 + tcp::HEADER_LEN];
-        tcp::write_segment(out, parsed.tuple.dport, parsed.tuple.sport, seq, ack, flags, 0);
-        let sum = checksum::l4_checksum(&src, &dst, 6, out);
-        out[tcp::CHECKSUM_OFFSET..tcp::CHECKSUM_OFFSET + 2].copy_from_slice(&sum.to_be_bytes());
+        let Some(l4) = begin_answer(&mut answer, head, (src, dst), tcp::PROTOCOL, tcp::HEADER_LEN) else { return };
+        tcp::write_segment(&mut answer.head_mut()[l4..], &src, &dst, &reset);
         self.originate(turn, rx_port, answer);
     }
 
@@ -169,9 +161,13 @@ impl<P: Packet> Shard<P> {
         let head = packet.head();
         let (src, dst) = (place.dst, place.src);
         let (protocol, budget) =
-            if dst.is_v4() { (icmp::PROTOCOL_V4, 576 - 28) } else { (icmp::PROTOCOL_V6, 1280 - 48) };
+            if dst.is_v4() {
+                (icmp::PROTOCOL_V4, icmp::ERROR_LEN_MAX_V4)
+            } else {
+                (icmp::PROTOCOL_V6, icmp::ERROR_LEN_MAX_V6)
+            };
         let quoted = &head[place.l3.into()..(place.end as usize).min(head.len())];
-        let quoted = &quoted[..quoted.len().min(budget)];
+        let quoted = &quoted[..quoted.len().min(budget - icmp::HEADER_LEN)];
         let Some(mut answer) = turn.io.allocate() else { return };
         let len = icmp::HEADER_LEN + quoted.len();
         let Some(l4) = begin_answer(&mut answer, head, (src, dst), protocol, len) else { return };
@@ -209,12 +205,30 @@ fn begin_answer<P: Packet>(
     let out = answer.head_mut();
     let ip = ethernet::HEADER_LEN;
     if dst.is_v4() {
-        ethernet::write_header(out, to, from, ethernet::TYPE_IPV4);
-        let total_len = (ip_header_len + len) as u16;
-        ipv4::write_header(&mut out[ip..], 0, total_len, 0, true, OWN_TTL, protocol, &src, &dst);
+        ethernet::write_header(out, &to, &from, ethernet::TYPE_IPV4);
+        let header = Ipv4Header {
+            tos: 0,
+            total_len: (ip_header_len + len) as u16,
+            id: 0,
+            dont_fragment: true,
+            ttl: OWN_TTL,
+            protocol,
+            src: src.v4_octets(),
+            dst: dst.v4_octets(),
+        };
+        ipv4::write_header(&mut out[ip..], &header);
     } else {
-        ethernet::write_header(out, to, from, ethernet::TYPE_IPV6);
-        ipv6::write_header(&mut out[ip..], 0, len as u16, protocol, OWN_TTL, &src, &dst);
+        ethernet::write_header(out, &to, &from, ethernet::TYPE_IPV6);
+        let header = Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: len as u16,
+            next_header: protocol,
+            hop_limit: OWN_TTL,
+            src: *src.octets(),
+            dst: *dst.octets(),
+        };
+        ipv6::write_header(&mut out[ip..], &header);
     }
     Some(l4)
 }

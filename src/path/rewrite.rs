@@ -8,6 +8,8 @@ use super::parsed::Parsed;
 use crate::service::snapshot::PortView;
 use crate::session::{Direction, Flags, Hot, Wide};
 use crate::wire::checksum::{self, Delta};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv6::Ipv6Header;
 use crate::wire::{Address, Protocol, ethernet, ipv4, ipv6, tcp, udp};
 
 /// Where the headers of a packet stand; bytes from the start of the frame.
@@ -70,18 +72,12 @@ impl Ends {
 /// The difference that new ends make in an L4 checksum; across families too, since both pseudo headers sum up
 /// addresses, protocol and length alike (RFC 9293 §3.1, RFC 8200 §8.1).
 pub fn ends_delta(old: &crate::wire::Tuple, new: &Ends) -> u16 {
-    address_delta(&old.src, &new.src)
-        .combine(address_delta(&old.dst, &new.dst))
+    Delta::default()
+        .replace_address(&old.src, &new.src)
+        .replace_address(&old.dst, &new.dst)
         .replace_u16(old.sport, new.sport)
         .replace_u16(old.dport, new.dport)
         .fold()
-}
-
-fn address_delta(old: &Address, new: &Address) -> Delta {
-    fn bytes(address: &Address) -> &[u8] {
-        &address.octets()[if address.is_v4() { 12 } else { 0 }..]
-    }
-    Delta::default().replace_bytes(bytes(old), bytes(new))
 }
 
 /// IPv4 identification values for packets that a receiver may have to reassemble: unique per worker and, by slices of
@@ -178,8 +174,7 @@ pub fn rewrite<P: Packet>(
         // RFC 768: 0 says that there is none
         Protocol::Udp if old == 0 => {}
         Protocol::Udp => {
-            let new = checksum::adjust(old, delta.fold());
-            set_l4_checksum_field(head, layout.l4, protocol, if new == 0 { 0xffff } else { new });
+            set_l4_checksum_field(head, layout.l4, protocol, checksum::adjust_udp(old, delta.fold()));
         }
     }
     Ok(layout)
@@ -222,15 +217,16 @@ fn translate_4_to_6<P: Packet>(
     }
     let layout = place_header(packet, layout, ipv6::HEADER_LEN)?;
     let payload_len = (layout.end - layout.l4) as u16;
-    ipv6::write_header(
-        &mut packet.head_mut()[layout.l3..],
-        tos,
+    let header = Ipv6Header {
+        traffic_class: tos,
+        flow_label: 0,
         payload_len,
-        protocol as u8,
-        ttl - 1,
-        &ends.src,
-        &ends.dst,
-    );
+        next_header: protocol as u8,
+        hop_limit: ttl - 1,
+        src: *ends.src.octets(),
+        dst: *ends.dst.octets(),
+    };
+    ipv6::write_header(&mut packet.head_mut()[layout.l3..], &header);
     Ok(layout)
 }
 
@@ -249,17 +245,17 @@ fn translate_6_to_4<P: Packet>(
     let total_len = (layout.end - layout.l3) as u16;
     let dont_fragment = total_len > 1260;
     let id = if dont_fragment { 0 } else { identification.next_value() };
-    ipv4::write_header(
-        &mut packet.head_mut()[layout.l3..],
-        traffic_class,
+    let header = Ipv4Header {
+        tos: traffic_class,
         total_len,
         id,
         dont_fragment,
-        hop_limit - 1,
-        protocol as u8,
-        &ends.src,
-        &ends.dst,
-    );
+        ttl: hop_limit - 1,
+        protocol: protocol as u8,
+        src: ends.src.v4_octets(),
+        dst: ends.dst.v4_octets(),
+    };
+    ipv4::write_header(&mut packet.head_mut()[layout.l3..], &header);
     Ok(layout)
 }
 
@@ -287,7 +283,7 @@ fn fill_missing_udp_checksum<P: Packet>(packet: &mut P, layout: &Layout) -> Resu
     let src = Address::from_v4(*head[layout.l3 + 12..].first_chunk().expect("checked by classification"));
     let dst = Address::from_v4(*head[layout.l3 + 16..].first_chunk().expect("checked by classification"));
     let sum = checksum::l4_checksum(&src, &dst, Protocol::Udp as u8, &head[layout.l4..layout.end]);
-    set_l4_checksum_field(head, layout.l4, Protocol::Udp, if sum == 0 { 0xffff } else { sum });
+    set_l4_checksum_field(head, layout.l4, Protocol::Udp, checksum::never_zero(sum));
     Ok(())
 }
 
@@ -303,7 +299,7 @@ pub fn complete_checksum<P: Packet>(
     let len = (layout.end - layout.l4) as u32;
     if egress.checksum_offload {
         let pseudo = checksum::pseudo_header_sum(&ends.src, &ends.dst, protocol as u8, len);
-        let seed = checksum::fold(pseudo.into());
+        let seed = checksum::fold(pseudo);
         set_l4_checksum_field(packet.head_mut(), layout.l4, protocol, seed);
         packet.offload_checksum(ChecksumOffload {
             l2_len: layout.l3 as u8,
@@ -319,7 +315,7 @@ pub fn complete_checksum<P: Packet>(
     let head = packet.head_mut();
     set_l4_checksum_field(head, layout.l4, protocol, 0);
     let sum = checksum::l4_checksum(&ends.src, &ends.dst, protocol as u8, &head[layout.l4..layout.end]);
-    let sum = if sum == 0 && protocol == Protocol::Udp { 0xffff } else { sum };
+    let sum = if protocol == Protocol::Udp { checksum::never_zero(sum) } else { sum };
     set_l4_checksum_field(head, layout.l4, protocol, sum);
     Ok(())
 }

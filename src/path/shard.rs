@@ -1,5 +1,7 @@
 //! One worker's part of the gateway: everything a packet may touch, owned by nobody else.
 
+use std::sync::Arc;
+
 use super::counters::{PathCounters, RealServerCounters};
 use super::drop_reason::DropReason;
 use super::guests::Guests;
@@ -8,11 +10,14 @@ use super::neighbour::{NeighbourConfig, NeighbourTable};
 use super::packet::{Io, Packet};
 use super::rewrite::Identification;
 use crate::clock::Now;
-use crate::id::{PortId, RealServerId, WorkerId};
+use crate::id::{PortId, WorkerId};
 use crate::local_pool::{LocalPools, PoolsConfig};
-use crate::service::SchedulerState;
+use crate::service::scheduler::SchedulerState;
 use crate::service::snapshot::Snapshot;
-use crate::session::{IsnGenerator, SessionIndex, SessionTable, TableConfig, TableError, TimerWheel, Timeouts};
+use crate::steering::Steering;
+use crate::session::sequence::IsnGenerator;
+use crate::session::wheel::TimerWheel;
+use crate::session::{SessionIndex, SessionTable, TableConfig, TableError, Timeouts};
 
 /// What a shard is made of; everything is allocated from this at start and nothing grows later.
 #[derive(Clone, Debug)]
@@ -67,7 +72,7 @@ pub(super) struct Turn<'a, I> {
 }
 
 impl<P: Packet> Shard<P> {
-    pub(super) fn new(config: &ShardConfig, now: Now) -> Result<Self, TableError> {
+    pub(super) fn new(config: &ShardConfig, steering: Arc<Steering>, now: Now) -> Result<Self, TableError> {
         let mut seed = config.seed.chunks_exact(8).map(|lane| u64::from_ne_bytes(lane.try_into().expect("8 bytes")));
         let seed = [(); 4].map(|()| seed.next().expect("four lanes"));
         Ok(Shard {
@@ -81,6 +86,7 @@ impl<P: Packet> Shard<P> {
             wheel: TimerWheel::new(now.tick()),
             pools: LocalPools::new(PoolsConfig {
                 worker: config.worker,
+                steering,
                 books_max: config.lease_books_max,
                 destinations_max: config.destinations_max,
                 seed: config.seed,
@@ -100,7 +106,7 @@ impl<P: Packet> Shard<P> {
     /// Takes note of a new configuration: slots for new services and real servers, removed ones marked.
     pub(super) fn apply(&mut self, snapshot: &Snapshot) {
         let services = snapshot.services.len().max(self.schedulers.len());
-        self.schedulers.resize_with(services, SchedulerState::default);
+        self.schedulers.resize(services, SchedulerState::new(self.worker, self.workers));
         let real_servers = snapshot.real_servers.len().max(self.real_servers.len());
         self.real_servers.resize_with(real_servers, RealServerCounters::default);
         for (slot, counters) in self.real_servers.iter_mut().enumerate() {
@@ -128,21 +134,11 @@ impl<P: Packet> Shard<P> {
         drop(packet);
     }
 
-    /// Counts of a real server as this worker sees it.
-    pub(super) fn connections(&self, real_server: RealServerId) -> crate::service::Connections {
-        match self.real_servers.get(real_server.index()) {
-            Some(counters) => {
-                crate::service::Connections { active: counters.active, inactive: counters.inactive }
-            }
-            None => crate::service::Connections::default(),
-        }
-    }
-
     /// How long session `index` may stay without packets in its present state.
     pub(super) fn timeout_ticks(&self, snapshot: &Snapshot, index: SessionIndex) -> u32 {
         let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
         let service = snapshot.services.get(cold.service as usize).and_then(Option::as_ref);
         let timeouts = service.map_or(&self.default_timeouts, |service| &service.timeouts);
-        timeouts.ticks(hot.protocol, hot.state)
+        timeouts.ticks(hot.protocol(), hot.state)
     }
 }

@@ -4,7 +4,8 @@
 //! number is the one the receiver expects (RFC 5961 §3.2), and an ACK opens the session only after the real server has
 //! answered.
 
-use crate::session::{Cold, Direction, Event, Flags, Hot, State, next_state};
+use crate::session::tcp_state::{self, Event};
+use crate::session::{Cold, Direction, Flags, Hot, State};
 use crate::wire::tcp;
 
 /// How far from the expected number a RST may lie and still be passed on, unacted upon: the largest window
@@ -94,7 +95,7 @@ fn track_control(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: 
     let state = if handshake_open && event == Event::Ack {
         hot.state
     } else {
-        next_state(hot.state, direction, event)
+        tcp_state::next(hot.state, direction, event)
     };
     let finished = hot.flags.has(Flags::FIN_INBOUND_ACKED)
         && hot.flags.has(Flags::FIN_OUTBOUND_ACKED)

@@ -357,6 +357,19 @@ impl SessionTable {
         &mut self.cold[session.0 as usize]
     }
 
+    /// All of a session's lines at once; each is loaded only when looked at.
+    #[inline(always)]
+    pub fn lines_mut(&mut self, session: SessionIndex) -> (&mut Hot, &mut Cold, &Wide) {
+        let at = session.0 as usize;
+        (&mut self.hot[at], &mut self.cold[at], &self.wide[at])
+    }
+
+    /// The addresses of a session with an IPv6 side; nothing of use for others.
+    #[inline(always)]
+    pub fn wide(&self, session: SessionIndex) -> &Wide {
+        &self.wide[session.0 as usize]
+    }
+
     /// Both lines at once.
     #[inline(always)]
     pub fn both_mut(&mut self, session: SessionIndex) -> (&mut Hot, &mut Cold) {

@@ -9,12 +9,14 @@
 //! slice, if it is shorter than the fixed header.
 
 mod address;
+pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub(crate) mod field;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod nd;
 pub mod tcp;
 pub mod tcp_option;
 pub mod toa;
