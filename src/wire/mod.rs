@@ -4,6 +4,8 @@
 //! protocol, always in the same order: constants, the view, its `parse`, what it can be asked, how to write one.
 
 mod address;
+pub mod arp;
+pub mod nd;
 mod tuple;
 
 pub use address::Address;
