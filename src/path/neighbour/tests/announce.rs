@@ -90,16 +90,9 @@ fn many_announcements_are_paced() {
         let own = Address::from_v4((0x0a01_1000 + n).to_be_bytes());
         rig.owned.insert(own, Owned { role: Role::Virtual, port: Some(WAN) });
     }
-    rig.table.announce_all(rig_own(&rig.ports, &rig.owned), rig.now);
+    rig.table.announce_all(OwnAddresses { ports: &rig.ports, owned: &rig.owned }, rig.now);
     assert_eq!(rig.pass_ticks(1).len(), 64);
     assert_eq!(rig.pass_ticks(2000).len(), 1008 * 10 - 64);
-}
-
-fn rig_own<'a>(
-    ports: &'a [PortView],
-    owned: &'a HashMap<Address, Owned, ahash::RandomState>,
-) -> OwnAddresses<'a> {
-    OwnAddresses { ports, owned }
 }
 
 #[test]
