@@ -43,16 +43,26 @@ pub fn sum(bytes: &[u8]) -> u32 {
 #[inline(always)]
 pub fn fold(sum: impl Into<u64>) -> u16 {
     let sum: u64 = sum.into();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    // Both halves added to themselves crosswise: the lower addition carries into the upper, which is what is wanted.
+    fold_u32((sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32)
+}
+
+#[inline(always)]
+const fn fold_u32(sum: u32) -> u16 {
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// One's-complement addition.
+#[inline(always)]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
 }
 
 /// The Internet checksum of `bytes`, whose own checksum field must be 0 (RFC 1071).
 #[inline]
 pub fn internet_checksum(bytes: &[u8]) -> u16 {
-    !fold(sum(bytes))
+    !fold_u32(sum(bytes))
 }
 
 /// Sum of the pseudo header that TCP, UDP and ICMPv6 checksums cover (RFC 9293 §3.1, RFC 8200 §8.1).
@@ -79,7 +89,7 @@ pub fn address_sum(address: &Address) -> u32 {
 /// For UDP the caller sends [`never_zero`] of it.
 #[inline]
 pub fn l4_checksum(src: &Address, dst: &Address, protocol: u8, segment: &[u8]) -> u16 {
-    !fold(sum(segment) + pseudo_header_sum(src, dst, protocol, segment.len() as u32))
+    !fold_u32(sum(segment) + pseudo_header_sum(src, dst, protocol, segment.len() as u32))
 }
 
 /// Whether a layer-4 header with its payload carries the right checksum.
@@ -87,7 +97,7 @@ pub fn l4_checksum(src: &Address, dst: &Address, protocol: u8, segment: &[u8]) -
 /// UDP over IPv4 without a checksum (field 0) is the caller's to exempt.
 #[inline]
 pub fn verify_l4(src: &Address, dst: &Address, protocol: u8, segment: &[u8]) -> bool {
-    fold(sum(segment) + pseudo_header_sum(src, dst, protocol, segment.len() as u32)) == 0xffff
+    fold_u32(sum(segment) + pseudo_header_sum(src, dst, protocol, segment.len() as u32)) == 0xffff
 }
 
 /// Whether a checksum field holds only the sum of the pseudo header.
@@ -97,25 +107,25 @@ pub fn verify_l4(src: &Address, dst: &Address, protocol: u8, segment: &[u8]) -> 
 /// on ports where such peers exist.
 #[inline]
 pub fn is_partial(checksum_field: u16, pseudo_sum: u32) -> bool {
-    checksum_field == fold(pseudo_sum)
+    checksum_field == fold_u32(pseudo_sum)
 }
 
 /// A checksum after what it covers changed by `delta` (RFC 1624 eqn. 3: `HC' = ~(~HC + ~m + m')`).
 #[inline(always)]
-pub fn adjust(checksum: u16, delta: u16) -> u16 {
-    !fold(u32::from(!checksum) + u32::from(delta))
+pub const fn adjust(checksum: u16, delta: u16) -> u16 {
+    !add(!checksum, delta)
 }
 
 /// [`adjust`] for UDP: a datagram without a checksum stays without, and a checksum of 0 is sent as `0xffff` (RFC 768).
 #[inline(always)]
-pub fn adjust_udp(checksum: u16, delta: u16) -> u16 {
+pub const fn adjust_udp(checksum: u16, delta: u16) -> u16 {
     if checksum == 0 { 0 } else { never_zero(adjust(checksum, delta)) }
 }
 
 /// A partial checksum (see [`is_partial`]) after its pseudo header changed by `delta`: the field is not complemented.
 #[inline(always)]
-pub fn adjust_partial(checksum_field: u16, delta: u16) -> u16 {
-    fold(u32::from(checksum_field) + u32::from(delta))
+pub const fn adjust_partial(checksum_field: u16, delta: u16) -> u16 {
+    add(checksum_field, delta)
 }
 
 /// The other form of zero for a computed UDP checksum of 0, which would read as "none" (RFC 768).
@@ -160,7 +170,7 @@ impl Delta {
     /// One address gave way to another, of whichever family, in the pseudo header.
     #[inline]
     pub fn replace_address(self, old: &Address, new: &Address) -> Delta {
-        self.replace_u16(fold(address_sum(old)), fold(address_sum(new)))
+        self.replace_u16(fold_u32(address_sum(old)), fold_u32(address_sum(new)))
     }
 
     /// Another, folded difference on top.
@@ -184,8 +194,8 @@ impl Delta {
 
     /// Sixteen bits, for [`adjust`]. 0 only if nothing was replaced.
     #[inline(always)]
-    pub fn fold(self) -> u16 {
-        fold(self.0)
+    pub const fn fold(self) -> u16 {
+        fold_u32(self.0)
     }
 }
 
@@ -225,6 +235,25 @@ mod tests {
     fn the_example_of_rfc_1071_sums_to_ddf2() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(fold(sum(&bytes)), 0xddf2);
+    }
+
+    #[test]
+    fn folding_carries_round_the_end_and_keeps_zero_apart() {
+        for (sum, folded) in [
+            (0u64, 0u16),
+            (1, 1),
+            (0xffff, 0xffff),
+            (0x1_0000, 1),
+            (0x1_fffe, 0xffff),
+            (0xffff_0000, 0xffff),
+            (0xffff_ffff, 0xffff),
+            (0x8000_8000, 1),
+            (1 << 32, 1),
+            (u64::MAX, 0xffff),
+            (0x8000_0000_8000_0000, 1),
+        ] {
+            assert_eq!(fold(sum), folded, "{sum:x}");
+        }
     }
 
     #[test]
@@ -300,7 +329,7 @@ mod tests {
             let before = internet_checksum(&bytes);
             let mut delta = Delta::default();
             for (at, long, short) in edits {
-                let at = (at & !1).max(2).min(60);
+                let at = (at & !1).clamp(2, 60);
                 if long & 1 == 0 {
                     let old = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
                     bytes[at..at + 4].copy_from_slice(&long.to_be_bytes());

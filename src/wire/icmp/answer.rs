@@ -108,7 +108,7 @@ mod tests {
         assert!(!message.checksum_ok_v6(&src, &src));
         assert_eq!((message.kind(), message.rest()), (2, 1280));
         let oracle = etherparse::Icmpv6Slice::from_slice(&out[..len]).unwrap();
-        assert_eq!(oracle.is_checksum_valid(*src.octets(), *dst.octets()), true);
+        assert!(oracle.is_checksum_valid(*src.octets(), *dst.octets()));
     }
 
     proptest! {
