@@ -13,7 +13,8 @@ use crate::path::drop_reason::{DropReason, Severity};
 use crate::service::snapshot;
 use crate::wire::{Address, Protocol};
 use crate::worker::published::{Counter, PublishedView};
-use crate::worker::records::{LeaseRecord, NeighbourState, RealServerRecord};
+use crate::path::neighbour::NeighbourState;
+use crate::worker::records::{LeaseRecord, RealServerRecord};
 
 /// `GET /v1/version`.
 pub fn version(plane: &ControlPlane) -> view::Version {
@@ -238,8 +239,8 @@ pub async fn neighbours(plane: &ControlPlane) -> Result<Vec<view::Neighbour>, Re
             address: record.address.to_string(),
             mac: record.mac.map(mac),
             state: neighbour_state(record.state).to_owned(),
-            age_secs: seconds(record.age),
-            held: record.held,
+            age_secs: seconds(record.age_ticks),
+            held: record.queue_len,
         }));
     }
     all.sort_by(|a, b| (&a.port, &a.address, a.worker).cmp(&(&b.port, &b.address, b.worker)));
@@ -251,6 +252,7 @@ fn neighbour_state(state: NeighbourState) -> &'static str {
         NeighbourState::Incomplete => "incomplete",
         NeighbourState::Reachable => "reachable",
         NeighbourState::Stale => "stale",
+        NeighbourState::Delay => "delay",
         NeighbourState::Probe => "probe",
         NeighbourState::Failed => "failed",
     }
@@ -271,39 +273,25 @@ pub async fn pools(plane: &ControlPlane) -> Result<Vec<view::Pool>, Refusal> {
             addresses: pool.addresses.len(),
             l4_ports: format!("{}-{}", pool.port_first, pool.port_last),
             leased: own.iter().map(|record| u64::from(record.leased)).sum(),
-            by_address: by_address(pool, &own),
+            resting: own.iter().map(|record| u64::from(record.resting)).sum(),
             by_real_server: by_real_server(&own),
         }
     };
     Ok(snapshot.pools.iter().flatten().map(pool).collect())
 }
 
-fn by_address(pool: &snapshot::LocalPool, records: &[&LeaseRecord]) -> Vec<view::AddressUse> {
-    let mut sums: BTreeMap<Address, (u64, u64)> = pool.addresses.iter().map(|&lip| (lip, (0, 0))).collect();
-    for record in records {
-        let (leased, finished) = sums.entry(record.lip).or_default();
-        *leased += u64::from(record.leased);
-        *finished += u64::from(record.finished);
-    }
-    let view = |(lip, (leased, finished)): (Address, _)| view::AddressUse {
-        address: lip.to_string(),
-        leased,
-        finished,
-    };
-    sums.into_iter().map(view).collect()
-}
-
 fn by_real_server(records: &[&LeaseRecord]) -> Vec<view::DestinationUse> {
-    let mut sums: BTreeMap<(Address, u16, Protocol), [u64; 3]> = BTreeMap::new();
+    let mut sums: BTreeMap<(Address, u16, Protocol), [u64; 4]> = BTreeMap::new();
     for record in records {
         let sum = sums.entry((record.rip, record.rport, record.protocol)).or_default();
-        for (sum, part) in sum.iter_mut().zip([record.leased, record.finished, record.ports]) {
+        let parts = [record.leased, record.resting, record.refused, record.ports];
+        for (sum, part) in sum.iter_mut().zip(parts) {
             *sum += u64::from(part);
         }
     }
-    let view = |((rip, rport, proto), [leased, finished, ports]): ((Address, u16, Protocol), [u64; 3])| {
+    let view = |((rip, rport, proto), [leased, resting, refused, ports]): ((Address, u16, Protocol), [u64; 4])| {
         let (address, protocol) = (endpoint(rip, rport), protocol(proto).to_owned());
-        view::DestinationUse { address, protocol, leased, finished, ports }
+        view::DestinationUse { address, protocol, leased, resting, refused, ports }
     };
     sums.into_iter().map(view).collect()
 }

@@ -267,21 +267,10 @@ pub struct Pool {
     pub l4_ports: String,
     /// leases held, finished sessions included
     pub leased: u64,
-    /// use per local address, all destinations together
-    pub by_address: Vec<AddressUse>,
+    /// ports given back that still rest
+    pub resting: u64,
     /// use per destination; a destination is full on its own
     pub by_real_server: Vec<DestinationUse>,
-}
-
-/// Leases of one local address.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct AddressUse {
-    /// the local address
-    pub address: String,
-    /// leases held
-    pub leased: u64,
-    /// of those: by finished sessions, which may be taken over
-    pub finished: u64,
 }
 
 /// Leases toward one real server's address.
@@ -291,10 +280,12 @@ pub struct DestinationUse {
     pub address: String,
     /// `tcp` or `udp`
     pub protocol: String,
-    /// leases held
+    /// leases held, finished sessions included
     pub leased: u64,
-    /// of those: by finished sessions, which may be taken over
-    pub finished: u64,
+    /// ports given back that rest until the real server has forgotten their last user
+    pub resting: u64,
+    /// new sessions refused because every port was held
+    pub refused: u64,
     /// leases that can be held at a time, with the local addresses used toward it so far
     pub ports: u64,
 }

@@ -211,12 +211,12 @@ impl<P: Packet> Shard<P> {
     #[inline]
     fn forward_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: Flows<P>) {
         let parsed = &flows.parsed[..flows.packets.len()];
-        let mut hashes = [KeyHash::default(); BURST];
+        let mut hashes = [KeyHash(0); BURST];
         for (hash, parsed) in hashes.iter_mut().zip(parsed) {
             *hash = self.sessions.hash(&parsed.tuple);
             self.sessions.prefetch_buckets(*hash);
         }
-        let mut candidates = [Candidate::default(); BURST];
+        let mut candidates = [Candidate::NONE; BURST];
         for ((candidate, hash), parsed) in candidates.iter_mut().zip(&hashes).zip(parsed) {
             *candidate = self.sessions.probe(*hash);
             self.sessions.prefetch_entry(*candidate, parsed.is_v6());

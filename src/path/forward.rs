@@ -188,17 +188,17 @@ impl<P: Packet> Shard<P> {
             Tracked::OutsideWindow => return Err(Verdict::Drop(DropReason::RstOutsideWindow)),
         }
 
-        let hot = self.sessions.hot(index);
         let header = &mut packet.head_mut()[layout.l4..layout.l4 + header_len];
+        if segment.flags & tcp::FIN != 0 && direction == Direction::Inbound {
+            self.sessions.cold_mut(index).last_timestamp = sent_timestamp(header).unwrap_or_default();
+        }
+        let hot = self.sessions.hot(index);
         let mut delta = Delta::default();
         if segment.flags & tcp::SYN != 0 {
             let mss = mss_limit(turn, hot, &self.neighbours, direction, carries_toa || direction == Direction::Outbound);
             delta = delta.combine(edit_syn_options(header, mss));
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
-        if segment.flags & tcp::FIN != 0 && direction == Direction::Inbound {
-            note_last_timestamp(header, self.sessions.cold_mut(index));
-        }
         if direction == Direction::Inbound && header_len > tcp::HEADER_LEN {
             delta = delta.combine(client_address::erase_forged(header));
         }
@@ -331,13 +331,6 @@ fn edit_syn_options(header: &mut [u8], mss: u16) -> Delta {
     let options = &mut header[tcp::HEADER_LEN..];
     let lowered = tcp_option::lower_mss(options, mss);
     lowered.combine(tcp_option::erase_mp_capable(options).unwrap_or_default())
-}
-
-#[cold]
-fn note_last_timestamp(header: &[u8], cold: &mut crate::session::Cold) {
-    if let Some(value) = sent_timestamp(header) {
-        cold.last_timestamp = value;
-    }
 }
 
 /// The TSval of a segment, if it carries one.

@@ -236,7 +236,7 @@ impl<P: Packet> Shard<P> {
             Err(LeaseError::Exhausted) => {}
             Err(_) => return Err(DropReason::NoLocalPort),
         }
-        let Some(finished) = self.pools.reclaim_candidate(protocol, rip, rport) else {
+        let Some(finished) = self.pools.reclaim_candidate(service.local_pool, protocol, rip, rport) else {
             return Err(DropReason::NoLocalPort);
         };
         let legacy = self.legacy(finished);

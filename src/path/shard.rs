@@ -11,7 +11,7 @@ use super::packet::{Io, Packet};
 use super::rewrite::Identification;
 use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
-use crate::local_pool::{LocalPools, PoolsConfig};
+use crate::local_pool::{LocalPools, PoolsConfig, ReclaimLinks};
 use crate::service::scheduler::SchedulerState;
 use crate::service::snapshot::Snapshot;
 use crate::steering::Steering;
@@ -69,6 +69,19 @@ pub(super) struct Turn<'a, I> {
     pub snapshot: &'a Snapshot,
     pub io: &'a mut I,
     pub now: Now,
+}
+
+/// The local pool's lists of finished sessions run through the sessions' cold lines.
+impl ReclaimLinks for SessionTable {
+    fn get(&self, session: SessionIndex) -> (u32, u32) {
+        let cold = self.cold(session);
+        (cold.reclaim_next, cold.reclaim_prev)
+    }
+
+    fn set(&mut self, session: SessionIndex, next: u32, prev: u32) {
+        let cold = self.cold_mut(session);
+        (cold.reclaim_next, cold.reclaim_prev) = (next, prev);
+    }
 }
 
 impl<P: Packet> Shard<P> {

@@ -1,10 +1,11 @@
 //! What a worker answers to control's letters: a bounded look at its shard.
 
 use super::mailbox::{Answer, Request};
-use super::records::{NeighbourRecord, RealServerRecord, SessionRecord};
+use super::records::{RealServerRecord, SessionRecord};
 use crate::clock::Now;
 use crate::id::RealServerId;
 use crate::path::Engine;
+use crate::path::neighbour::NeighbourIndex;
 use crate::path::packet::Packet;
 use crate::session::SessionIndex;
 
@@ -17,7 +18,7 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
             let sessions = engine.sessions();
             page.fill(sessions.slots_used(), |position| {
                 let index = SessionIndex(position);
-                if !sessions.is_live(index) {
+                if !sessions.hot(index).is_live() {
                     return None;
                 }
                 let record = SessionRecord::read(
@@ -32,18 +33,18 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
             Answer::Sessions(page)
         }
         Request::Neighbours(mut page) => {
-            let mut views = engine.neighbours().views(now);
-            let len = engine.neighbours().len() as u32;
-            let mut at = 0;
-            page.fill(len, |position| {
-                let view = views.nth((position - at) as usize);
-                at = position + 1;
-                view.map(|view| NeighbourRecord::from(view))
+            let neighbours = engine.neighbours();
+            page.fill(neighbours.slots_used(), |position| {
+                neighbours.view(NeighbourIndex(position as u16), now)
             });
             Answer::Neighbours(page)
         }
         Request::Leases(mut page) => {
-            engine.pools().fill_leases(&mut page);
+            let pools = engine.pools();
+            page.fill(pools.destination_slots() as u32, |position| {
+                let slot = position as usize;
+                pools.destinations(slot..slot + 1).next()
+            });
             Answer::Leases(page)
         }
         Request::RealServers(mut page) => {

@@ -4,7 +4,7 @@
 //! snapshot. Filling one costs a worker a few loads and no allocation.
 
 use crate::clock::Tick;
-use crate::id::{PoolId, PortId, RealServerId, ServiceId};
+use crate::id::{RealServerId, ServiceId};
 use crate::session::{Cold, Flags, Hot, SessionIndex, State, Wide};
 use crate::wire::{Address, Protocol};
 
@@ -59,7 +59,7 @@ impl SessionRecord {
         let [lip, rip] = pair(hot.flags.has(Flags::SERVER_V6), [hot.lip, hot.rip], lip_rip);
         SessionRecord {
             index,
-            protocol: hot.protocol,
+            protocol: hot.protocol(),
             cip,
             cport: hot.cport,
             vip,
@@ -117,58 +117,11 @@ impl SessionFilter {
     }
 }
 
-/// How a worker stands with a neighbour, by the names of RFC 4861 §7.3.2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NeighbourState {
-    /// asked, no answer yet
-    Incomplete,
-    /// confirmed lately
-    Reachable,
-    /// not confirmed for a while, used all the same
-    Stale,
-    /// being asked again
-    Probe,
-    /// did not answer
-    Failed,
-}
-
 /// One entry of a worker's neighbour table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NeighbourRecord {
-    /// the port it is reached through
-    pub port: PortId,
-    /// its address
-    pub address: Address,
-    /// its MAC address, once known
-    pub mac: Option<[u8; 6]>,
-    /// how the worker stands with it
-    pub state: NeighbourState,
-    /// ticks since it was confirmed or, before that, first asked for
-    pub age: u32,
-    /// packets that wait for it
-    pub held: u16,
-}
+pub type NeighbourRecord = crate::path::neighbour::NeighbourView;
 
-/// The leases of one worker from one local address toward one destination.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LeaseRecord {
-    /// whose address it is
-    pub pool: PoolId,
-    /// the local address
-    pub lip: Address,
-    /// the real server's address
-    pub rip: Address,
-    /// the real server's port
-    pub rport: u16,
-    /// TCP or UDP
-    pub protocol: Protocol,
-    /// L4 ports this worker may lease there
-    pub ports: u32,
-    /// L4 ports in use, finished sessions included
-    pub leased: u32,
-    /// of those: held by finished sessions, which may be taken over
-    pub finished: u32,
-}
+/// The leases of one worker toward one destination.
+pub type LeaseRecord = crate::local_pool::DestinationUsage;
 
 /// One worker's counters of one real server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -246,8 +246,8 @@ pub struct NeighbourView {
     pub mac: Option<[u8; 6]>,
     /// its state
     pub state: NeighbourState,
-    /// seconds since it was last confirmed or asked for
-    pub age_secs: u32,
+    /// ticks since it was last confirmed or asked for
+    pub age_ticks: u32,
     /// packets waiting for it
     pub queue_len: u16,
     /// how often it is retained
@@ -424,18 +424,28 @@ impl<P: Packet> NeighbourTable<P> {
         &self.counters
     }
 
-    /// The neighbours, for control, in the order of their indices.
-    pub fn views(&self, now: Now) -> impl Iterator<Item = NeighbourView> + '_ {
-        let live = self.entries.iter().zip(&self.adjacencies).filter(|(entry, _)| entry.live);
-        live.map(move |(entry, adjacency)| NeighbourView {
+    /// Indices that were ever given out; all neighbours lie below.
+    pub fn slots_used(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// A neighbour for control; `None` where the index names none now.
+    pub fn view(&self, index: NeighbourIndex, now: Now) -> Option<NeighbourView> {
+        let (entry, adjacency) = (self.entries.get(index.index())?, self.adjacencies.get(index.index())?);
+        entry.live.then(|| NeighbourView {
             port: adjacency.port,
             address: entry.address,
             mac: adjacency.is_usable().then(|| adjacency.mac()),
             state: adjacency.state,
-            age_secs: now.tick().since(entry.since) / Tick::PER_SECOND,
+            age_ticks: now.tick().since(entry.since),
             queue_len: entry.queue.len(),
             references: entry.references,
         })
+    }
+
+    /// The neighbours in the order of their indices.
+    pub fn views(&self, now: Now) -> impl Iterator<Item = NeighbourView> + '_ {
+        (0..self.slots_used()).filter_map(move |index| self.view(NeighbourIndex(index as u16), now))
     }
 
     /// The hosts that claim addresses of ours, for control to log.
