@@ -189,6 +189,10 @@ impl Books {
     pub(super) fn destroy(&mut self, id: u32) {
         let book = &self.records[id as usize];
         debug_assert!(book.held == 0 && book.destination == NONE);
+        debug_assert_eq!(
+            book.reclaim_first, NONE,
+            "a session's offer is withdrawn before its lease is given back"
+        );
         let key = BookKey { lip: book.lip, protocol: book.protocol, rip: book.rip, rport: book.rport };
         self.index.remove(&mut self.records, self.index.chain(&key.rip, key.rest()), id);
         self.records[id as usize].chain_next = self.spare;
@@ -290,7 +294,7 @@ impl Books {
 /// 2^-16 is far below what can be observed).
 #[inline(always)]
 fn scale(random: u32, bound: u32) -> u32 {
-    (u64::from(random) * u64::from(bound) >> 32) as u32
+    ((u64::from(random) * u64::from(bound)) >> 32) as u32
 }
 
 /// Takes a free port: a random one of a random word that has any. Every such word is equally likely, and most have

@@ -19,7 +19,7 @@
 //!
 //! Everything is allocated at start, untouched memory costs nothing; past the maximum [`LeaseError::BooksFull`]. Books
 //! without leases stay open until their place is needed. Cost of a lease: the destination's line, one or two books'
-//! lines and one word; bounded when nearly all ports are held (see [`book`]).
+//! lines and one word; bounded when nearly all ports are held (see `book`).
 
 mod book;
 mod destination;
