@@ -16,6 +16,8 @@ mod toeplitz;
 
 pub use port_layout::PortLayout;
 
+use std::fmt;
+
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::id::WorkerId;
@@ -75,7 +77,7 @@ pub enum SteeringError {
 }
 
 /// Toeplitz key and redirection table: the one function that defines a flow's home.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Steering {
     toeplitz: Toeplitz,
     /// The table, repeated up to its maximum so that an index needs no length.
@@ -85,6 +87,16 @@ pub struct Steering {
     key: [u8; KEY_LEN],
     layout_v4: PortLayout,
     layout_v6: PortLayout,
+}
+
+impl fmt::Debug for Steering {
+    /// Without the key, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steering")
+            .field("workers", &self.workers)
+            .field("reta_len", &self.reta_len)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Steering {

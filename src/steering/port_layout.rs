@@ -8,7 +8,7 @@
 //! Invariant: index and port are in one-to-one correspondence, and each class has exactly `65536 >> class_bits` ports.
 
 /// The correspondence of L4 ports and indexes, `index = class << position_bits | position`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PortLayout {
     index_of: Linear,
     port_at: Linear,
@@ -63,7 +63,7 @@ impl PortLayout {
 }
 
 /// A linear function over 16 bits, by a table for each byte.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Linear {
     low: [u16; 256],
     high: [u16; 256],

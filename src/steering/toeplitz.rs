@@ -21,7 +21,7 @@ pub(super) const V6_SPORT: usize = 32;
 pub(super) const V6_DPORT: usize = 34;
 
 /// One key's hash: what each value of each input byte contributes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Toeplitz {
     tables: Box<[[u32; 256]; INPUT_LEN]>,
 }

@@ -1,0 +1,80 @@
+//! A fixed hash index over records that carry the chain themselves.
+//!
+//! It never grows, never rehashes and leaves no tombstones, so that adding and removing cost the same forever
+//! (a general-purpose map was measured to stall for tens of milliseconds while it cleaned up after churn). Keyed,
+//! so that no peer can choose what collides.
+
+use ahash::RandomState;
+
+use super::NONE;
+use crate::wire::Address;
+
+/// A record that hangs in an index.
+pub(super) trait Chained {
+    /// The next record of the same chain.
+    fn chain_next(&self) -> u32;
+    /// Sets the next record of the same chain.
+    fn set_chain_next(&mut self, next: u32);
+}
+
+/// Heads of chains through records of one arena.
+pub(super) struct Index {
+    heads: Box<[u32]>,
+    hasher: RandomState,
+}
+
+impl Index {
+    /// An index for up to `records_max` records.
+    pub(super) fn new(records_max: usize, hasher: RandomState) -> Self {
+        Index { heads: vec![NONE; records_max.next_power_of_two()].into_boxed_slice(), hasher }
+    }
+
+    /// The chain for a key made of an address and 64 further bits.
+    #[inline(always)]
+    pub(super) fn chain(&self, address: &Address, rest: u64) -> usize {
+        let address = u128::from_ne_bytes(*address.octets());
+        self.hasher.hash_one((address as u64, (address >> 64) as u64, rest)) as usize & (self.heads.len() - 1)
+    }
+
+    /// The record of `chain` that `is` recognises.
+    #[inline(always)]
+    pub(super) fn find<R: Chained>(
+        &self,
+        records: &[R],
+        chain: usize,
+        is: impl Fn(&R) -> bool,
+    ) -> Option<u32> {
+        let mut id = self.heads[chain];
+        while id != NONE {
+            let record = &records[id as usize];
+            if is(record) {
+                return Some(id);
+            }
+            id = record.chain_next();
+        }
+        None
+    }
+
+    /// Adds a record.
+    pub(super) fn insert<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
+        records[id as usize].set_chain_next(self.heads[chain]);
+        self.heads[chain] = id;
+    }
+
+    /// Removes a record that is there.
+    pub(super) fn remove<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
+        let next = records[id as usize].chain_next();
+        if self.heads[chain] == id {
+            self.heads[chain] = next;
+            return;
+        }
+        let mut before = self.heads[chain];
+        while before != NONE && records[before as usize].chain_next() != id {
+            before = records[before as usize].chain_next();
+        }
+        debug_assert_ne!(before, NONE, "a record to remove is in its chain");
+        if before != NONE {
+            records[before as usize].set_chain_next(next);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Resting: ports that a session gave back but that its real server may still hold in TIME_WAIT.
+
+use std::collections::VecDeque;
+
+use super::LocalPools;
+use crate::clock::Tick;
+
+/// Most ports that rest at a time.
+const RESTING_MAX: usize = 1 << 16;
+
+/// A held port that nobody has.
+struct Rest {
+    slot: u32,
+    until: Tick,
+    lport: u16,
+}
+
+/// Resting ports in the order they came, 12 bytes each.
+pub(super) struct Resting(VecDeque<Rest>);
+
+impl Resting {
+    pub(super) fn new() -> Self {
+        Resting(VecDeque::with_capacity(RESTING_MAX))
+    }
+}
+
+impl LocalPools {
+    /// Gives a lease back that nobody may have before `until`.
+    ///
+    /// Ports rest in a queue: one that is due waits for those ahead of it. When too many rest, the oldest is freed
+    /// early.
+    pub fn rest(&mut self, lease_slot: u32, lport: u16, until: Tick) {
+        if self.resting.0.len() == RESTING_MAX {
+            self.wake();
+        }
+        let Some(book) = self.books.records.get_mut(lease_slot as usize) else { return };
+        book.resting += 1;
+        let lip = &mut self.registry.lips[book.lip as usize];
+        lip.leased -= 1;
+        lip.resting += 1;
+        self.resting.0.push_back(Rest { slot: lease_slot, until, lport });
+    }
+
+    /// Frees ports that have rested long enough, at most `budget` of them; returns how many.
+    pub fn advance(&mut self, now: Tick, budget: usize) -> usize {
+        for freed in 0..budget {
+            match self.resting.0.front() {
+                Some(rest) if now.reached(rest.until) => self.wake(),
+                _ => return freed,
+            }
+        }
+        budget
+    }
+
+    /// Frees the port that has rested longest.
+    fn wake(&mut self) {
+        let Some(Rest { slot, lport, .. }) = self.resting.0.pop_front() else { return };
+        if self.give_back(slot, lport) {
+            let book = &mut self.books.records[slot as usize];
+            book.resting -= 1;
+            self.registry.lips[book.lip as usize].resting -= 1;
+            self.settle(slot);
+        }
+    }
+}
