@@ -1,0 +1,326 @@
+//! Checks of `[[service]]`, its real servers, time-outs and TOA.
+
+use hashbrown::HashMap;
+
+use super::super::checked::{Pool, RealServer, Service};
+use super::super::mistake::Findings;
+use super::super::model::{self, SchedulerFlag};
+use super::super::{limits, text};
+use super::{at_most, known, unique_name};
+use crate::service::route::RouteTable;
+use crate::service::scheduler::{Algorithm, HashFlags};
+use crate::service::snapshot::{ClientAddress, Listener, NoRoom, OnRemove, ToaSettings};
+use crate::session::Timeouts;
+use crate::wire::{Address, Protocol};
+
+/// The kernel's `tcp_timeouts` of `ip_vs_proto_tcp.c` and `udp_timeouts` of `ip_vs_proto_udp.c`.
+pub(super) const IPVS_TIMEOUTS: Timeouts =
+    Timeouts { tcp_secs: [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120], udp_secs: 300 };
+
+/// 30 days.
+const TIMEOUT_MAX: i64 = 30 * 24 * 3600;
+
+/// The written time-outs over those of `base`.
+pub(super) fn timeouts(
+    path: &str,
+    written: &model::Timeouts,
+    base: Timeouts,
+    found: &mut Findings,
+) -> Timeouts {
+    let mut timeouts = base;
+    // In the order of `session::State`.
+    let tcp = [
+        ("tcp_none_secs", written.tcp_none_secs),
+        ("tcp_established_secs", written.tcp_established_secs),
+        ("tcp_syn_sent_secs", written.tcp_syn_sent_secs),
+        ("tcp_syn_recv_secs", written.tcp_syn_recv_secs),
+        ("tcp_fin_wait_secs", written.tcp_fin_wait_secs),
+        ("tcp_time_wait_secs", written.tcp_time_wait_secs),
+        ("tcp_close_secs", written.tcp_close_secs),
+        ("tcp_close_wait_secs", written.tcp_close_wait_secs),
+        ("tcp_last_ack_secs", written.tcp_last_ack_secs),
+        ("tcp_listen_secs", written.tcp_listen_secs),
+        ("tcp_synack_secs", written.tcp_synack_secs),
+    ];
+    let udp = [("udp_secs", written.udp_secs)];
+    let slots = timeouts.tcp_secs.iter_mut().chain([&mut timeouts.udp_secs]);
+    for (slot, (key, value)) in slots.zip(tcp.into_iter().chain(udp)) {
+        if let Some(value) = value
+            && let Some(secs) = found.number(format!("{path}.{key}"), value, 1..=TIMEOUT_MAX, "seconds")
+        {
+            *slot = secs;
+        }
+    }
+    timeouts
+}
+
+/// A service whose mistakes, if it has any, were noted.
+pub(super) struct Draft {
+    pub service: Service,
+    /// the places in the file of those real servers that are sound
+    pub places: Vec<usize>,
+}
+
+/// The local pools as written and, where sound, as checked.
+#[derive(Clone, Copy)]
+pub(super) struct Pools<'a> {
+    pub written: &'a [model::LocalPool],
+    pub checked: &'a [Option<Pool>],
+}
+
+pub(super) fn services(
+    written: &[model::Service],
+    pools: Pools<'_>,
+    global: &Timeouts,
+    routes: &RouteTable,
+    found: &mut Findings,
+) -> Vec<Draft> {
+    at_most("service", written.len(), limits::SERVICES, "services", found);
+    let total: usize = written.iter().map(|service| service.real_servers.len()).sum();
+    at_most("service", total, limits::REAL_SERVERS, "real servers", found);
+    let mut names = HashMap::new();
+    let mut drafts = Vec::new();
+    for (index, service) in written.iter().take(limits::SERVICES).enumerate() {
+        let path = format!("service[{index}]");
+        unique_name(format!("{path}.name"), &service.name, "service", &mut names, found);
+        drafts.push(draft(&path, service, pools, global, routes, found));
+    }
+    listeners_do_not_overlap(&drafts, found);
+    drafts
+}
+
+fn draft(
+    path: &str,
+    written: &model::Service,
+    pools: Pools<'_>,
+    global: &Timeouts,
+    routes: &RouteTable,
+    found: &mut Findings,
+) -> Draft {
+    let protocol = match written.protocol {
+        model::Protocol::Tcp => Protocol::Tcp,
+        model::Protocol::Udp => Protocol::Udp,
+    };
+    let listen = listen(&format!("{path}.listen"), &written.listen.0, found);
+    let (scheduler, hash_flags) = scheduler(path, written, found);
+    let client_address = client_address(path, written, found);
+    let timeouts = timeouts(&format!("{path}.timeouts"), &written.timeouts, *global, found);
+    let real_servers = real_servers(path, &written.real_servers, found);
+    let pool = pools.written.iter().position(|pool| pool.name == written.local_pool);
+    match pool.map(|index| pools.checked.get(index)) {
+        Some(Some(Some(pool))) => way_to_real_servers(path, &real_servers, pool, routes, found),
+        // There is one of that name, whose own mistakes were noted.
+        Some(_) => {}
+        None => {
+            let hint = known("local_pool", pools.written.iter().map(|pool| pool.name.as_str()));
+            let problem = format!("there is no local pool {:?}", written.local_pool);
+            found.mistake(format!("{path}.local_pool"), problem, hint);
+        }
+    }
+    let (places, real_servers) = real_servers.into_iter().unzip();
+    let service = Service {
+        name: written.name.clone(),
+        protocol,
+        listen,
+        scheduler,
+        hash_flags,
+        // Without one there is a mistake, and nobody will look it up.
+        pool: pool.unwrap_or(usize::MAX),
+        client_address,
+        timeouts,
+        on_remove: match written.on_remove {
+            model::OnRemove::Drain => OnRemove::Drain,
+            model::OnRemove::Reset => OnRemove::Reset,
+        },
+        real_servers,
+    };
+    Draft { service, places }
+}
+
+fn listen(path: &str, written: &[String], found: &mut Findings) -> Vec<Listener> {
+    if written.is_empty() {
+        found.mistake(path, "the service listens nowhere", "write where, such as \"10.1.0.100:80\"");
+    }
+    at_most(path, written.len(), limits::LISTENERS, "listeners", found);
+    let listeners = written.iter().enumerate().take(limits::LISTENERS);
+    listeners
+        .filter_map(|(index, text)| {
+            let path = if written.len() == 1 { path.to_owned() } else { format!("{path}[{index}]") };
+            found.take(path, text::listener(text))
+        })
+        .collect()
+}
+
+fn scheduler(path: &str, written: &model::Service, found: &mut Findings) -> (Algorithm, HashFlags) {
+    let (algorithm, own) = match written.scheduler {
+        model::Scheduler::Rr => (Algorithm::RoundRobin, ""),
+        model::Scheduler::Wrr => (Algorithm::WeightedRoundRobin, ""),
+        model::Scheduler::Lc => (Algorithm::LeastConnection, ""),
+        model::Scheduler::Wlc => (Algorithm::WeightedLeastConnection, ""),
+        model::Scheduler::Sh => (Algorithm::SourceHash, "sh"),
+        model::Scheduler::Mh => (Algorithm::Maglev, "mh"),
+    };
+    let mut flags = HashFlags::default();
+    for (index, flag) in written.scheduler_flags.iter().enumerate() {
+        let (of, name) = match flag {
+            SchedulerFlag::ShFallback => ("sh", "fallback"),
+            SchedulerFlag::ShPort => ("sh", "port"),
+            SchedulerFlag::MhFallback => ("mh", "fallback"),
+            SchedulerFlag::MhPort => ("mh", "port"),
+        };
+        if of != own {
+            let hint = if own.is_empty() {
+                "remove it; only sh and mh have flags".to_owned()
+            } else {
+                format!("write \"{own}-{name}\"")
+            };
+            let problem = format!("{of}-{name} is no flag of scheduler {}", algorithm.name());
+            found.mistake(format!("{path}.scheduler_flags[{index}]"), problem, hint);
+        }
+        match name {
+            "port" => flags.port = true,
+            _ => flags.fallback = true,
+        }
+    }
+    (algorithm, flags)
+}
+
+fn client_address(path: &str, written: &model::Service, found: &mut Findings) -> ClientAddress {
+    let at = |key: &str| format!("{path}.{key}");
+    let toa = written.client_address == model::ClientAddress::Toa;
+    if written.toa.is_some() && !toa {
+        let hint = "write client_address = \"toa\", or remove the table";
+        found.mistake(at("toa"), "the service does not tell the client's address by TOA", hint);
+    }
+    match written.client_address {
+        model::ClientAddress::ProxyV1 | model::ClientAddress::ProxyV2 => {
+            let hint = "write \"toa\" or \"none\"";
+            found.mistake(at("client_address"), "the PROXY protocol is not built yet", hint);
+        }
+        model::ClientAddress::Toa if written.protocol == model::Protocol::Udp => {
+            let hint = "write \"none\"";
+            found.mistake(at("client_address"), "TOA is a TCP option and the service is UDP", hint);
+        }
+        _ => {}
+    }
+    if !toa {
+        return ClientAddress::None;
+    }
+    let details = written.toa.clone().unwrap_or_default();
+    let mut kind = |key: &str, value: i64, good: &[u8]| {
+        let kind = good.iter().copied().find(|&kind| i64::from(kind) == value);
+        if kind.is_none() {
+            let list: Vec<String> = good.iter().map(u8::to_string).collect();
+            let problem = format!("{value} is no option kind that receivers of TOA read");
+            found.mistake(at(&format!("toa.{key}")), problem, format!("write one of {}", list.join(", ")));
+        }
+        kind.unwrap_or(254)
+    };
+    ClientAddress::Toa(ToaSettings {
+        kind_v4: kind("kind", details.kind, &[254, 253, 200, 28]),
+        kind_v6: kind("kind_v6", details.kind_v6, &[254, 253]),
+        on_syn: details.on_syn,
+        no_room: match details.no_room {
+            model::NoRoom::Forward => NoRoom::Forward,
+            model::NoRoom::BareAck => NoRoom::BareAck,
+            model::NoRoom::Reset => NoRoom::Reset,
+        },
+    })
+}
+
+/// The sound real servers and their places in the file.
+fn real_servers(path: &str, written: &[model::RealServer], found: &mut Findings) -> Vec<(usize, RealServer)> {
+    let list = format!("{path}.real_server");
+    at_most(&list, written.len(), limits::REAL_SERVERS_OF_SERVICE, "real servers", found);
+    if written.is_empty() {
+        let hint = "add a [[service.real_server]]";
+        found.warning(&list, "the service has no real server and refuses every client", hint);
+    } else if written.iter().all(|server| server.weight == 0) {
+        let hint = "give one of them a weight";
+        found.warning(&list, "every real server is drained and new clients are refused", hint);
+    }
+    let mut seen = HashMap::new();
+    let mut sound = Vec::new();
+    for (index, server) in written.iter().enumerate().take(limits::REAL_SERVERS_OF_SERVICE) {
+        let at = |key: &str| format!("{list}[{index}].{key}");
+        let weight = found.number(at("weight"), server.weight, 0..=65_535, "0 drains it");
+        let Some((address, port)) = found.take(at("address"), text::real_server(&server.address)) else {
+            continue;
+        };
+        if let Some(first) = seen.insert((address, port), index) {
+            let problem =
+                format!("{} is a real server of this service already, {list}[{first}]", server.address);
+            found.mistake(at("address"), problem, "write it once, with the sum of the weights");
+            continue;
+        }
+        sound.extend(weight.map(|weight| (index, RealServer { address, port, weight })));
+    }
+    sound
+}
+
+/// Whether sessions can leave for the real servers and their answers come back.
+fn way_to_real_servers(
+    path: &str,
+    real_servers: &[(usize, RealServer)],
+    pool: &Pool,
+    routes: &RouteTable,
+    found: &mut Findings,
+) {
+    for (index, server) in real_servers {
+        let path = format!("{path}.real_server[{index}].address");
+        let family = if server.address.is_v4() { "IPv4" } else { "IPv6" };
+        if !pool.addresses.iter().any(|local| local.is_v4() == server.address.is_v4()) {
+            let problem = format!(
+                "local pool {:?} has no {family} address to reach {} from",
+                pool.name, server.address
+            );
+            found.mistake(&path, problem, format!("add an {family} address to the pool"));
+        }
+        match routes.lookup(&server.address) {
+            None => {
+                let hint = "add a [[route]] to it, or a port address in its subnet";
+                found.mistake(path, format!("no route leads to {}", server.address), hint);
+            }
+            Some(hop) if hop.port != pool.port => {
+                let problem = format!(
+                    "{} is reached by another port than that of local pool {:?}",
+                    server.address, pool.name
+                );
+                let hint =
+                    "write a pool whose port is the real server's, unless routers bring the answers there";
+                found.warning(path, problem, hint);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// No port of a VIP may belong to two listeners.
+fn listeners_do_not_overlap(drafts: &[Draft], found: &mut Findings) {
+    let mut claims = Vec::new();
+    for (index, Draft { service, .. }) in drafts.iter().enumerate() {
+        let several = service.listen.len() > 1;
+        for (nth, listener) in service.listen.iter().enumerate() {
+            let path = format!("service[{index}].listen");
+            let path = if several { format!("{path}[{nth}]") } else { path };
+            let claim = (service.protocol, listener.address, listener.port_first, listener.port_last, index);
+            claims.push((claim, path));
+        }
+    }
+    claims.sort_unstable();
+    // The listener that reaches furthest among those so far of this protocol and address.
+    let mut furthest: Option<&((Protocol, Address, u16, u16, usize), String)> = None;
+    for claim in &claims {
+        let (protocol, address, first, last, _) = claim.0;
+        let rival = furthest.filter(|rival| (rival.0.0, rival.0.1) == (protocol, address));
+        if let Some(rival) = rival.filter(|rival| first <= rival.0.3) {
+            // Whichever comes later in the file is the one to correct.
+            let (earlier, later) = if rival.0.4 <= claim.0.4 { (rival, claim) } else { (claim, rival) };
+            let problem = format!("{address} port {first} is taken by {}", earlier.1);
+            found.mistake(&later.1, problem, "give each port of an address to one listener");
+        }
+        if rival.is_none_or(|rival| last > rival.0.3) {
+            furthest = Some(claim);
+        }
+    }
+}
