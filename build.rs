@@ -1,1 +1,193 @@
-fn main() {}
+//! Binds libdpdk when the feature `dpdk` is on: compiles the shim, makes the bindings, links the shared libraries.
+//!
+//! The raw answer of `pkg-config --cflags libdpdk` goes to the C compiler and to bindgen: it carries
+//! `-include rte_config.h` and `-march=...`, which decide over layouts and which the crate `pkg-config` leaves out.
+//! DPDK is linked shared: its drivers are plug-ins that a distribution installs and the EAL loads at run time.
+
+use std::path::PathBuf;
+use std::process::{Command, exit};
+
+/// Functions of DPDK that are real symbols; its inline functions are `shim_*`.
+const FUNCTIONS: &[&str] = &[
+    "shim_.*",
+    "rte_dev_probe",
+    "rte_dev_remove",
+    "rte_eal_cleanup",
+    "rte_eal_get_runtime_dir",
+    "rte_eal_has_hugepages",
+    "rte_eal_init",
+    "rte_eth_allmulticast_enable",
+    "rte_eth_dev_adjust_nb_rx_tx_desc",
+    "rte_eth_dev_close",
+    "rte_eth_dev_configure",
+    "rte_eth_dev_get_mtu",
+    "rte_eth_dev_get_port_by_name",
+    "rte_eth_dev_info_get",
+    "rte_eth_dev_rss_hash_update",
+    "rte_eth_dev_rss_reta_update",
+    "rte_eth_dev_set_mtu",
+    "rte_eth_dev_socket_id",
+    "rte_eth_dev_start",
+    "rte_eth_dev_stop",
+    "rte_eth_macaddr_get",
+    "rte_eth_promiscuous_enable",
+    "rte_eth_rx_queue_setup",
+    "rte_eth_stats_get",
+    "rte_eth_tx_queue_setup",
+    "rte_mempool_avail_count",
+    "rte_mempool_free",
+    "rte_pktmbuf_free_bulk",
+    "rte_pktmbuf_pool_create",
+    "rte_strerror",
+    "rte_thread_register",
+    "rte_thread_unregister",
+    "rte_version",
+];
+
+/// Structures whose fields Rust reads or writes, all of the control side.
+const TYPES: &[&str] = &[
+    "rte_eth_conf",
+    "rte_eth_dev_info",
+    "rte_eth_rss_conf",
+    "rte_eth_rss_reta_entry64",
+    "rte_eth_rxconf",
+    "rte_eth_stats",
+    "rte_eth_txconf",
+    "rte_ether_addr",
+];
+
+/// Structures only ever held by pointer.
+const OPAQUE: &[&str] = &[
+    "rte_mbuf",
+    "rte_mempool",
+    "rte_device",
+    // packed inside aligned: bindgen cannot lay them out
+    "rte_arp_ipv4",
+    "rte_arp_hdr",
+    "rte_gtp_psc_generic_hdr",
+    "rte_l2tpv2_combined_msg_hdr",
+];
+
+/// The constants of `ffi/dpdk.h`.
+const CONSTANTS: &[&str] = &[
+    "MBUF_.*",
+    "[RT]X_OFFLOAD_.*",
+    "RSS_.*",
+    "MQ_RX_.*",
+    "RETA_.*",
+    "ETHER_.*",
+    "MEMPOOL_.*",
+    "SOCKET_ANY",
+    "LOG_.*",
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=ffi");
+    for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH", "LIBCLANG_PATH"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if std::env::var_os("CARGO_FEATURE_DPDK").is_none() {
+        return;
+    }
+    let cflags = pkg_config("--cflags");
+    let libs = pkg_config("--libs");
+    compile_shim(&cflags);
+    bind(&cflags);
+    link(&libs);
+}
+
+/// Ends the build with one sentence.
+fn fail(sentence: &str) -> ! {
+    println!("cargo::error={sentence}");
+    exit(1)
+}
+
+/// What `pkg-config` says of libdpdk, one word each.
+fn pkg_config(question: &str) -> Vec<String> {
+    let program = std::env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
+    let output = match Command::new(&program).args([question, "libdpdk >= 22.11"]).output() {
+        Ok(output) => output,
+        Err(_) => fail("pkg-config was not found: install it (Debian, Ubuntu: apt-get install pkg-config)"),
+    };
+    if !output.status.success() {
+        fail(
+            "libdpdk 22.11 or later was not found by pkg-config: install it (Debian, Ubuntu: apt-get install \
+             libdpdk-dev), or build without the packet drivers by --no-default-features",
+        );
+    }
+    String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
+}
+
+fn compile_shim(cflags: &[String]) {
+    let mut build = cc::Build::new();
+    build.file("ffi/shim.c").include("ffi").opt_level(3).warnings(false);
+    // DPDK marks as experimental what later releases have as stable.
+    build.define("ALLOW_EXPERIMENTAL_API", None);
+    for flag in cflags {
+        build.flag(flag);
+    }
+    if let Err(error) = build.try_compile("fullnat_shim") {
+        fail(&format!(
+            "ffi/shim.c did not compile; a C compiler is needed (Debian, Ubuntu: apt-get install gcc libc6-dev): {}",
+            error.to_string().replace('\n', " ")
+        ));
+    }
+}
+
+fn bind(cflags: &[String]) {
+    // bindgen loads libclang at run time and panics without it.
+    std::panic::set_hook(Box::new(|_| ()));
+    if std::panic::catch_unwind(bindgen::clang_version).is_err() {
+        fail(
+            "libclang was not found, which bindgen needs to read DPDK's headers: install it (Debian, Ubuntu: \
+             apt-get install libclang-dev) or name its directory in LIBCLANG_PATH",
+        );
+    }
+    let _ = std::panic::take_hook();
+
+    let mut builder = bindgen::Builder::default()
+        .header("ffi/dpdk.h")
+        .clang_args(cflags)
+        .clang_arg("-DALLOW_EXPERIMENTAL_API")
+        .allowlist_recursively(true)
+        .prepend_enum_name(false)
+        .layout_tests(false)
+        .derive_default(true)
+        .generate_comments(false)
+        .use_core();
+    for function in FUNCTIONS {
+        builder = builder.allowlist_function(function);
+    }
+    for name in TYPES {
+        builder = builder.allowlist_type(name);
+    }
+    for name in OPAQUE {
+        builder = builder.opaque_type(name);
+    }
+    for name in CONSTANTS {
+        builder = builder.allowlist_var(name);
+    }
+    let bindings = match builder.generate() {
+        Ok(bindings) => bindings,
+        Err(error) => fail(&format!(
+            "DPDK's headers could not be read; are libclang's own headers installed (Debian, Ubuntu: apt-get install \
+             libclang-dev)? {}",
+            error.to_string().replace('\n', " ")
+        )),
+    };
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    bindings.write_to_file(out.join("dpdk.rs")).expect("OUT_DIR is writable");
+}
+
+/// Links what is used and no more: `fullnatctl` must run where DPDK is not installed.
+fn link(libs: &[String]) {
+    println!("cargo::rustc-link-arg=-Wl,--as-needed");
+    for word in libs {
+        if let Some(directory) = word.strip_prefix("-L") {
+            println!("cargo::rustc-link-search=native={directory}");
+        } else if let Some(library) = word.strip_prefix("-l") {
+            println!("cargo::rustc-link-lib=dylib={library}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! DPDK's environment: memory, plug-ins and buses, once per process.
+//!
+//! The operator's arguments go to DPDK as they are. What he left open is filled in so that the gateway takes one core
+//! for control, keeps to itself and leaves nothing behind: see [`Arguments::complete`]. What DPDK would explain badly
+//! is checked before, and what it says on stdout, stderr and in its log becomes the reason in one sentence.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{dup, dup2_stderr, dup2_stdout};
+
+use super::{log, sys, system};
+
+/// Why DPDK's environment did not come up, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum EalError {
+    /// A second start in one process, or one after a failure that DPDK cannot take back.
+    #[error("DPDK can be started only once in a process; start the program again")]
+    Started,
+    /// An argument that would end the process or that is no C string.
+    #[error("dataplane.eal: `{0}` cannot be given here; leave it out")]
+    Unusable(String),
+    /// An argument that DPDK does not take.
+    #[error(
+        "dataplane.eal: DPDK does not take these arguments ({0}); correct them, one string for each word"
+    )]
+    Arguments(String),
+    /// The kernel has no hugepages.
+    #[error(
+        "no hugepages are reserved; reserve some (echo 1024 > /proc/sys/vm/nr_hugepages) or run without them by adding \
+         \"--no-huge\", \"-m\", \"512\" to dataplane.eal"
+    )]
+    NoHugepages,
+    /// Others have all hugepages.
+    #[error("all {0} hugepages are in use; end what uses them or reserve more (/proc/sys/vm/nr_hugepages)")]
+    HugepagesInUse(u64),
+    /// No hugetlbfs.
+    #[error(
+        "hugetlbfs is not mounted; mount it (mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages) or add \
+         \"--in-memory\" to dataplane.eal"
+    )]
+    HugetlbfsNotMounted,
+    /// No right to the hugetlbfs.
+    #[error("{0} cannot be written to; run as root or give this user the directory")]
+    HugetlbfsDenied(PathBuf),
+    /// DPDK 22.11 cannot have both.
+    #[error(
+        "dataplane.eal: \"--in-memory\" and \"--no-huge\" exclude each other in this DPDK; keep one of them"
+    )]
+    InMemoryWithoutHuge,
+    /// Any other failure.
+    #[error("DPDK did not start: {reason} ({errno})")]
+    Refused {
+        /// what DPDK logged
+        reason: String,
+        /// what it returned
+        errno: String,
+    },
+    /// stdout and stderr could not be held back.
+    #[error("DPDK was not started: its output could not be captured: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// DPDK's environment, alive as long as any clone, pool, device or queue is.
+#[derive(Clone)]
+pub struct Eal(pub(super) Arc<Environment>);
+
+/// What [`Eal`] shares.
+pub(super) struct Environment {
+    started_by: ThreadId,
+    /// removed at the end: it bears our process id
+    runtime_directory: Option<PathBuf>,
+    /// set by a pool whose packets are not all home: memory must stay mapped
+    pub(super) packets_abroad: AtomicBool,
+    /// the port numbers that some [`super::Device`] owns
+    pub(super) ports_taken: Mutex<BTreeSet<u16>>,
+}
+
+/// The release of DPDK that runs, such as `DPDK 22.11.11`.
+pub fn version() -> String {
+    // SAFETY: a constant string of the library.
+    unsafe { CStr::from_ptr(sys::rte_version()) }.to_string_lossy().into_owned()
+}
+
+impl Eal {
+    /// Starts DPDK with the operator's `arguments` for the `devices` of the configuration. The calling thread is
+    /// moved to the CPU `control_core` unless the arguments name lcores themselves.
+    pub fn init(arguments: &[String], control_core: usize, devices: &[&str]) -> Result<Eal, EalError> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+
+        let arguments = Arguments::of(arguments)?;
+        arguments.check_memory()?;
+        let words = arguments.complete(control_core, devices);
+        let words: Vec<CString> = words
+            .into_iter()
+            .map(|word| CString::new(word).map_err(|e| EalError::Unusable(format!("{e}"))))
+            .collect::<Result<_, _>>()?;
+        if STARTED.swap(true, Ordering::Relaxed) {
+            return Err(EalError::Started);
+        }
+
+        log::capture();
+        // DPDK reorders and keeps these pointers; the start happens once, so they may live for ever.
+        let argv: &'static mut [*mut c_char] =
+            words.into_iter().map(CString::into_raw).chain([std::ptr::null_mut()]).collect::<Vec<_>>().leak();
+        let argc = (argv.len() - 1) as i32;
+        let output = Output::hold()?;
+        // SAFETY: argc strings and a null, alive for ever; no other thread can be in here (STARTED).
+        let (result, logged) = log::explain(|| unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) });
+        let errno = sys::last_error();
+        let printed = output.release()?;
+
+        let runtime_directory = arguments.own_prefix().then(runtime_directory).flatten();
+        if result < 0 {
+            remove_runtime_directory(runtime_directory.as_deref());
+            return Err(failure(errno, &logged, &printed, &arguments));
+        }
+        Ok(Eal(Arc::new(Environment {
+            started_by: std::thread::current().id(),
+            runtime_directory,
+            packets_abroad: AtomicBool::new(false),
+            ports_taken: Mutex::new(BTreeSet::new()),
+        })))
+    }
+
+    /// Whether packet memory lies in hugepages.
+    pub fn has_hugepages(&self) -> bool {
+        // SAFETY: reads the configuration of the running environment.
+        unsafe { sys::rte_eal_has_hugepages() != 0 }
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        if self.packets_abroad.load(Ordering::Acquire) {
+            tracing::debug!("packets are not all home: DPDK's memory is left to the end of the process");
+        } else if std::thread::current().id() == self.started_by {
+            let output = Output::hold();
+            // SAFETY: the last handle is gone, with it every pool, device, queue and, by the flag, every packet.
+            log::explain(|| unsafe { sys::rte_eal_cleanup() });
+            if let Ok(output) = output {
+                let _ = output.release();
+            }
+        }
+        remove_runtime_directory(self.runtime_directory.as_deref());
+    }
+}
+
+/// The one sentence's reason, from the best of what DPDK said.
+fn failure(errno: i32, logged: &str, printed: &str, arguments: &Arguments) -> EalError {
+    // getopt's complaint about an unknown option or a missing value; all else that is printed is the usage.
+    let complaint = printed.lines().find_map(|line| line.strip_prefix(&format!("{PROGRAM}: ")));
+    let reason = match (complaint, logged) {
+        (Some(complaint), _) => complaint.to_owned(),
+        (None, "") => {
+            printed.lines().find(|line| line.starts_with("EAL:")).unwrap_or("it gave no reason").to_owned()
+        }
+        (None, logged) => logged.to_owned(),
+    };
+    if arguments.in_memory && arguments.no_huge {
+        return EalError::InMemoryWithoutHuge;
+    }
+    if errno == nix::libc::EINVAL {
+        return EalError::Arguments(reason);
+    }
+    EalError::Refused { reason, errno: sys::error_text(errno) }
+}
+
+fn runtime_directory() -> Option<PathBuf> {
+    // SAFETY: a string in DPDK's static memory, empty before the arguments were read.
+    let directory = unsafe { sys::rte_eal_get_runtime_dir() };
+    if directory.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and terminated.
+    let directory = unsafe { CStr::from_ptr(directory) }.to_str().ok()?;
+    (!directory.is_empty()).then(|| PathBuf::from(directory))
+}
+
+fn remove_runtime_directory(directory: Option<&std::path::Path>) {
+    let Some(directory) = directory else { return };
+    if directory.file_name().is_some_and(|name| name.to_string_lossy() == own_prefix()) {
+        let _ = std::fs::remove_dir_all(directory);
+        // The directory of all DPDK programs goes with the last of them.
+        let _ = directory.parent().map(std::fs::remove_dir);
+    }
+}
+
+const PROGRAM: &str = "fullnatd";
+
+fn own_prefix() -> String {
+    format!("{PROGRAM}-{}", std::process::id())
+}
+
+/// The operator's arguments and what of them matters to us.
+struct Arguments {
+    words: Vec<String>,
+    no_huge: bool,
+    in_memory: bool,
+}
+
+impl Arguments {
+    fn of(words: &[String]) -> Result<Arguments, EalError> {
+        let words = words.to_vec();
+        // These print and end the process.
+        if let Some(word) =
+            words.iter().find(|word| matches!(word.as_str(), "-h" | "--help" | "-v" | "--version" | "--"))
+        {
+            return Err(EalError::Unusable(word.clone()));
+        }
+        let no_huge = words.iter().any(|word| word == "--no-huge");
+        let in_memory = words.iter().any(|word| word == "--in-memory");
+        Ok(Arguments { words, no_huge, in_memory })
+    }
+
+    /// Whether the operator gave one of these options, as `--name`, `--name=value` or `-nvalue`.
+    fn has(&self, names: &[&str]) -> bool {
+        self.words.iter().any(|word| {
+            names.iter().any(|name| match word.strip_prefix(name) {
+                Some(rest) => rest.is_empty() || rest.starts_with('=') || name.len() == 2,
+                None => false,
+            })
+        })
+    }
+
+    fn own_prefix(&self) -> bool {
+        !self.has(&["--file-prefix"])
+    }
+
+    /// Whether hugepages are taken without a mounted hugetlbfs: chosen unless the operator wants files of them.
+    fn memory_without_files(&self) -> bool {
+        let files = [
+            "--huge-dir",
+            "--huge-unlink",
+            "--legacy-mem",
+            "--single-file-segments",
+            "--file-prefix",
+            "--proc-type",
+        ];
+        self.in_memory || !self.has(&files)
+    }
+
+    /// What hugepage memory needs, asked of the kernel first.
+    fn check_memory(&self) -> Result<(), EalError> {
+        if self.no_huge {
+            return Ok(());
+        }
+        let pages = system::huge_pages();
+        let total: u64 = pages.iter().map(|pages| pages.total).sum();
+        if total == 0 {
+            return Err(EalError::NoHugepages);
+        }
+        if pages.iter().all(|pages| pages.free == 0) {
+            return Err(EalError::HugepagesInUse(total));
+        }
+        if self.memory_without_files() || self.has(&["--huge-dir"]) {
+            return Ok(());
+        }
+        let mounts = system::hugetlbfs_mounts();
+        let Some(first) = mounts.first() else { return Err(EalError::HugetlbfsNotMounted) };
+        let writable = |mount: &PathBuf| nix::unistd::access(mount, nix::unistd::AccessFlags::W_OK).is_ok();
+        if !mounts.iter().any(writable) {
+            return Err(EalError::HugetlbfsDenied(first.clone()));
+        }
+        Ok(())
+    }
+
+    /// The whole command line: what the operator left open first, then his own words.
+    ///
+    /// * one lcore, the control core: workers are threads of ours that register ([`super::WorkerThread`]);
+    /// * only the PCI devices of the configuration, so that no other NIC is taken from whoever uses it;
+    /// * no files that outlive the process, a directory of our own for the others, no second control socket.
+    fn complete(&self, control_core: usize, devices: &[&str]) -> Vec<String> {
+        let mut line = vec![PROGRAM.to_owned()];
+        let mut add = |words: &[&str]| line.extend(words.iter().map(|&word| word.to_owned()));
+        if !self.has(&["-l", "-c", "--lcores", "-s", "-S"]) {
+            add(&["--lcores", &format!("0@{control_core}")]);
+        }
+        if !self.has(&["--no-pci", "-a", "--allow", "-b", "--block"]) {
+            let mut found = false;
+            for device in devices {
+                let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
+                if let Some(address) = system::pci_address(name) {
+                    found = true;
+                    add(&["-a", &[&address, arguments].join(",").trim_end_matches(',').to_owned()]);
+                }
+            }
+            if !found {
+                add(&["--no-pci"]);
+            }
+        }
+        if !self.no_huge && !self.in_memory && self.memory_without_files() {
+            add(&["--in-memory"]);
+        }
+        if self.own_prefix() {
+            add(&["--file-prefix", &own_prefix()]);
+        }
+        if !self.has(&["--telemetry", "--no-telemetry"]) {
+            add(&["--no-telemetry"]);
+        }
+        line.extend(self.words.iter().cloned());
+        line
+    }
+}
+
+/// stdout and stderr held back while DPDK might print there: it prints its usage and getopt's complaints.
+struct Output {
+    file: File,
+    stdout: std::os::fd::OwnedFd,
+    stderr: std::os::fd::OwnedFd,
+}
+
+impl Output {
+    fn hold() -> io::Result<Output> {
+        let file = File::from(memfd_create(c"dpdk-output", MFdFlags::MFD_CLOEXEC)?);
+        // SAFETY: flushes C's streams.
+        unsafe { sys::shim_flush_stdio() };
+        let (stdout, stderr) = (dup(io::stdout())?, dup(io::stderr())?);
+        dup2_stdout(&file)?;
+        dup2_stderr(&file)?;
+        Ok(Output { file, stdout, stderr })
+    }
+
+    /// Puts them back; what was printed.
+    fn release(mut self) -> io::Result<String> {
+        // SAFETY: flushes C's streams into what we hold.
+        unsafe { sys::shim_flush_stdio() };
+        dup2_stdout(&self.stdout)?;
+        dup2_stderr(&self.stderr)?;
+        let mut printed = Vec::new();
+        self.file.rewind()?;
+        self.file.read_to_end(&mut printed)?;
+        Ok(String::from_utf8_lossy(&printed).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(words: &[&str]) -> Arguments {
+        Arguments::of(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()).expect("usable")
+    }
+
+    #[test]
+    fn what_is_left_open_is_filled_in() {
+        let line = arguments(&[]).complete(3, &["net_ring0", "3b:00.0,dv_flow_en=0"]);
+        let prefix = own_prefix();
+        let expected = [
+            "fullnatd",
+            "--lcores",
+            "0@3",
+            "-a",
+            "0000:3b:00.0,dv_flow_en=0",
+            "--in-memory",
+            "--file-prefix",
+            &prefix,
+            "--no-telemetry",
+        ];
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn what_the_operator_says_is_left_alone() {
+        let words = ["-l", "0-3", "--no-huge", "-m", "256", "--file-prefix=mine", "--no-pci", "--telemetry"];
+        let line = arguments(&words).complete(0, &["3b:00.0"]);
+        assert_eq!(line[0], PROGRAM);
+        assert_eq!(&line[1..], words);
+    }
+
+    #[test]
+    fn words_that_end_the_process_are_refused() {
+        for word in ["-h", "--help", "--"] {
+            assert!(matches!(Arguments::of(&[word.to_owned()]), Err(EalError::Unusable(_))), "{word}");
+        }
+    }
+}

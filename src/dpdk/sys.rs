@@ -1,0 +1,17 @@
+//! The bindings as bindgen made them from `ffi/dpdk.h`; nothing outside [`super`] names them.
+#![allow(non_camel_case_types, non_upper_case_globals, non_snake_case, missing_docs, dead_code)] // C's names
+#![allow(unsafe_code, unsafe_op_in_unsafe_fn, clippy::all, clippy::undocumented_unsafe_blocks)] // generated
+
+include!(concat!(env!("OUT_DIR"), "/dpdk.rs"));
+
+/// DPDK's words for an errno, of either sign.
+pub(super) fn error_text(errno: i32) -> String {
+    // SAFETY: rte_strerror returns a string that lives until this thread calls it again; it is copied at once.
+    unsafe { std::ffi::CStr::from_ptr(rte_strerror(errno.abs())) }.to_string_lossy().into_owned()
+}
+
+/// DPDK's errno of this thread.
+pub(super) fn last_error() -> i32 {
+    // SAFETY: reads a thread-local variable.
+    unsafe { shim_errno() }
+}
