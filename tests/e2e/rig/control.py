@@ -3,7 +3,7 @@
 import http.client
 import json
 import socket
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 
 class ControlError(Exception):
@@ -63,43 +63,49 @@ class Control:
             return False
 
     def workers(self):
-        """Every worker's counters, drops by reason among them."""
-        return self.get("/v1/workers")["workers"]
+        """Every worker's counters."""
+        return self.get("/v1/workers")
 
     def counter(self, name):
         """A counter summed over the workers."""
-        return sum(worker["counters"][name] for worker in self.workers())
+        return sum(worker[name] for worker in self.workers())
 
     def drops(self):
         """Dropped packets by reason, summed over the workers, reasons that never fired left out."""
-        total = {}
-        for worker in self.workers():
-            for reason, count in worker["drops"].items():
-                if count:
-                    total[reason] = total.get(reason, 0) + count
-        return total
+        return {drop["reason"]: drop["total"] for drop in self.get("/v1/drops") if drop["total"]}
 
     def services(self):
-        return {service["name"]: service for service in self.get("/v1/services")["services"]}
+        return {service["name"]: service for service in self.get("/v1/services")}
 
     def sessions(self, **filters):
         """All sessions that match, every page of them."""
-        found, cursor = [], None
+        found, cursor = [], {}
         while True:
-            page = self.get("/v1/sessions", **filters, **({"cursor": cursor} if cursor else {}))
+            page = self.get("/v1/sessions", limit=1000, **filters, **cursor)
             found += page["sessions"]
-            cursor = page.get("next")
-            if not cursor:
+            if "next" not in page:
                 return found
+            cursor = {"cursor": page["next"]}
+
+    def real_server(self, service, action, address=None, **body):
+        """Adds, removes, drains, undrains or weighs a real server; returns when every worker goes by it."""
+        base = f"/v1/services/{quote(service)}/real-servers"
+        if action == "add":
+            return self.request("POST", base, {"address": address, **body})
+        if action == "remove":
+            return self.request("DELETE", f"{base}/{quote(address)}")
+        return self.request("POST", f"{base}/{quote(address)}/{action}", body)
 
     def put_config(self, config):
         return self.request("PUT", "/v1/config", config)
 
     def accounting(self):
-        """(what came in, what became of it): equal whenever the gateway is at rest, and at any moment per worker."""
-        came = went = 0
-        for worker in self.workers():
-            c = worker["counters"]
-            came += c["rx_packets"] + c["originated_packets"] + c["handed_in_packets"]
-            went += c["tx_packets"] + c["handed_off_packets"] + c["held_packets"] + sum(worker["drops"].values())
-        return came, went
+        """(what came in, what became of it) of every worker: equal at any moment."""
+        return [(w["rx_packets"] + w["originated_packets"] + w["handed_in_packets"],
+                 w["tx_packets"] + w["handed_off_packets"] + w["held_packets"] + w["dropped_packets"])
+                for w in self.workers()]
+
+    def at_rest(self):
+        """Whether no packet is on its way from one worker to another."""
+        workers = self.workers()
+        return sum(w["handed_off_packets"] for w in workers) == sum(w["handed_in_packets"] for w in workers)

@@ -1,0 +1,555 @@
+"""Frame in, frame or named drop out: rows of the conformance table, byte by byte with scapy."""
+
+import pytest
+from scapy.layers.inet import (ICMP, IP, TCP, UDP, IPerror, IPOption, IPOption_LSRR, IPOption_RR, IPOption_SSRR,
+                               TCPerror, UDPerror)
+from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6TimeExceeded,
+                                IPv6, IPv6ExtHdrRouting)
+from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Ether
+from scapy.packet import Raw
+
+from rig import gateway as gateways
+from rig.frames import toa_of, toa_options
+from rig.lab import (LAN, LIPS, LIPS6, RAW_CLIENT, RAW_CLIENT_MAC, RAW_SERVER, RAW_SERVER_MAC, RIPS, VIP, VIP6, WAN)
+from rig.netns import wait_until
+from rig.wire import Wire, renewed
+
+pytestmark = pytest.mark.daemon
+
+
+@pytest.fixture
+def wire(gateway, lab):
+    made = Wire(lab)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wire6(gateway, lab):
+    made = Wire(lab, 6)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def any_wire(gateway, lab, request):
+    made = Wire(lab, request.param)
+    yield made
+    made.close()
+
+
+def drops_after(gateway, send, reasons, count):
+    """Sends, then waits until exactly `count` more packets have been dropped for one of the reasons."""
+    reasons = reasons if isinstance(reasons, tuple) else (reasons,)
+
+    def total():
+        drops = gateway.control.drops()
+        return sum(drops.get(reason, 0) for reason in reasons)
+
+    before, all_before = total(), gateway.control.drops()
+    send()
+
+    def moved():
+        now = gateway.control.drops()
+        return {k: v - all_before.get(k, 0) for k, v in now.items() if v != all_before.get(k, 0)}
+
+    wait_until(lambda: total() - before >= count, 2, lambda: f"{count} x {reasons}; instead {moved()}")
+    assert total() - before == count, moved()
+
+
+def raw_ip(wire, data):
+    """Ethernet header and bytes that are no longer what scapy would build."""
+    return bytes(wire.client.ether(wire.wan_mac) / Raw(data))[:12] + b"\x08\x00" + data
+
+
+def syn(wire, **ip):
+    return wire.from_client(**ip) / TCP(sport=1234, dport=7000, flags="S")
+
+
+def udp(wire, **ip):
+    return wire.from_client(**ip) / UDP(sport=1234, dport=7000) / b"payload"
+
+
+def edited(packet, offset, data):
+    """The bytes of a frame with some of the IP packet overwritten."""
+    raw = bytearray(bytes(packet))
+    raw[14 + offset:14 + offset + len(data)] = data
+    return bytes(raw)
+
+
+def frame(wire, destination=None, source=None, kind=None, payload=b""):
+    header = Ether(dst=destination or wire.wan_mac, src=source or RAW_CLIENT_MAC)
+    return (Ether(dst=header.dst, src=header.src, type=kind) if kind else header) / payload
+
+
+def inner(packet):
+    return packet.payload
+
+
+# id -> (reasons, frames of the client's side)
+DROPS_V4 = {
+    "A1_broadcast": ("ethernet_group_destination", lambda w: [
+        Ether(dst=mac, src=RAW_CLIENT_MAC) / inner(udp(w)) for mac in ("ff:ff:ff:ff:ff:ff", "01:00:5e:01:00:64")]),
+    "A2_other_host": ("ethernet_not_for_us", lambda w: [Ether(dst="02:00:00:00:99:77", src=RAW_CLIENT_MAC) / inner(udp(w))]),
+    "A3_group_source": ("ethernet_group_source", lambda w: [Ether(dst=w.wan_mac, src="01:00:5e:00:00:05") / inner(udp(w))]),
+    "A4_vlan": ("ethernet_vlan", lambda w: [
+        frame(w, payload=Dot1Q(vlan=10) / inner(udp(w))),
+        frame(w, payload=Dot1AD(vlan=10) / Dot1Q(vlan=20) / inner(udp(w)))]),
+    "A5_unknown_ethertype": ("ethernet_unknown_type", lambda w: [
+        frame(w, kind=0x88B5, payload=b"\0" * 46), frame(w, kind=0x9000, payload=b"\0" * 46),
+        bytes(frame(w)[Ether])[:12] + (43).to_bytes(2, "big") + bytes(LLC(dsap=0x42, ssap=0x42, ctrl=3)) + b"\0" * 40]),
+    "C1_ip_header": ("ipv4_header", lambda w: [
+        edited(syn(w), 0, b"\x65"), edited(syn(w), 0, b"\x44"), edited(syn(w), 0, b"\x4f"),
+        edited(syn(w), 2, b"\0\x13"), edited(syn(w), 2, b"\x05\0")]),
+    "C1_ip_checksum": ("ipv4_checksum", lambda w: [edited(syn(w), 10, b"\x12\x34")]),
+    "C4_source_route": ("ipv4_source_route", lambda w: [
+        syn(w, options=[IPOption_LSRR(routers=["10.2.0.11"])]), syn(w, options=[IPOption_SSRR(routers=["10.2.0.11"])])]),
+    "C4_bad_options": ("ipv4_options", lambda w: [
+        syn(w, options=[IPOption(b"\x07\x27\x04\0")]), syn(w, options=[IPOption(b"\x07\x01\x04\0")])]),
+    "C5_martians": ("ip_martian_source", lambda w: [
+        udp(w, src=src) for src in ("0.1.2.3", "127.0.0.1", "224.0.0.5", "240.0.0.1", "255.255.255.255")]),
+    "C6_land": (("land", "ip_spoofed_source"), lambda w: [syn(w, src=VIP), syn(w, src=LIPS[0])]),
+    "C8_not_for_us": ("ip_not_for_us", lambda w: [udp(w, dst=dst) for dst in ("10.1.0.255", "224.0.0.5", "192.0.2.9")]),
+    "C10_protocols": ("ip_unknown_protocol", lambda w: [
+        w.from_client(proto=proto) / bytes(UDP(sport=1234, dport=7000, len=15) / b"payload") for proto in (136, 132, 33, 47, 50)]),
+    "E1_fragments": ("ip_fragment", lambda w: [
+        udp(w, flags="MF", id=7), w.from_client(frag=4, id=7) / Raw(b"\0" * 64)]),
+    "E3_tiny_first_fragment": ("ip_fragment", lambda w: [
+        w.from_client(flags="MF", id=8, proto=6) / Raw(bytes(TCP(sport=1, dport=7000, flags="S"))[:8])]),
+    "E4_beyond_the_end": (("ip_fragment", "ipv4_header"), lambda w: [w.from_client(frag=8189, id=9) / Raw(b"\0" * 100)]),
+    "F2_icmp_checksum": ("icmp_checksum", lambda w: [
+        edited(renewed(w.from_client() / ICMP() / b"x" * 8), 22, b"\x12\x34")]),
+    "F6_error_without_session": ("icmp_no_session", lambda w: [
+        w.from_client() / ICMP(type=3, code=4, nexthopmtu=1300) / IP(src=VIP, dst=RAW_CLIENT) / TCP(sport=7000, dport=1)]),
+    "F10_unhandled_icmp": ("icmp_unhandled", lambda w: [
+        w.from_client() / ICMP(type=kind) / b"\0" * 20 for kind in (4, 13, 15, 17)]),
+    "B14_redirect": (("icmp_unhandled", "icmp_no_session"), lambda w: [
+        w.from_client() / ICMP(type=5, code=1, gw="10.1.0.66") / IP(src=VIP, dst=RAW_CLIENT) / TCP(sport=7000, dport=1)]),
+    "I5_flags": ("tcp_flags", lambda w: [
+        w.from_client() / TCP(sport=1235, dport=7000, flags=flags) for flags in ("SF", "SR", "", "FPU", "SA")]),
+    "I6_data_offset": ("tcp_header", lambda w: [
+        w.from_client() / TCP(sport=1236, dport=7000, flags="S", dataofs=4),
+        w.from_client() / TCP(sport=1236, dport=7000, flags="S", dataofs=15),
+        w.from_client(proto=6) / Raw(b"\x04\xd2\x1b\x58" + b"\0" * 8)]),
+    "K2_udp_length": ("udp_header", lambda w: [
+        w.from_client() / UDP(sport=1237, dport=7000, len=7) / b"payload",
+        w.from_client() / UDP(sport=1237, dport=7000, len=900) / b"payload",
+        w.from_client(proto=17) / Raw(b"\x04\xd2\x1b\x58")]),
+    "K3_port_zero": ("udp_header", lambda w: [w.from_client() / UDP(sport=1238, dport=0) / b"payload"]),
+}
+
+
+def nothing_at_server(wire):
+    for packet in wire.server.drain():
+        assert packet.src != wire.lan_mac or not (TCP in packet or UDP in packet), packet.summary()
+
+
+# The row's id stands in the function's name as well: that is what scripts/conformance.sh reads.
+@pytest.mark.parametrize("case", DROPS_V4)
+def test_conformance_A1_A2_A3_A4_A5_C1_C4_C5_C6_C8_C10_E1_E3_E4_F2_F6_F10_B14_I5_I6_K2_K3_dropped_by_name(
+        gateway, wire, case):
+    reasons, build = DROPS_V4[case]
+    frames = build(wire)
+    drops_after(gateway, lambda: wire.client.send(*frames), reasons, len(frames))
+    nothing_at_server(wire)
+
+
+DROPS_V6 = {
+    "D2_routing_header": ("ipv6_routing_header", lambda w: [
+        w.from_client() / IPv6ExtHdrRouting(type=0, addresses=["2001:db8:1::100"]) / UDP(sport=1, dport=7000)]),
+    "D5_no_udp_checksum": ("udp_checksum_missing", lambda w: [
+        edited(renewed(w.from_client() / UDP(sport=1, dport=7000) / b"payload"), 46, b"\0\0")]),
+    "D7_sources": ("ip_martian_source", lambda w: [
+        w.from_client(src=src) / UDP(sport=1, dport=7000) / b"x" for src in ("ff02::1", "::", "::ffff:10.1.0.77", "::1")]),
+    "D9_payload_length": ("ipv6_header", lambda w: [
+        edited(renewed(w.from_client() / UDP(sport=1, dport=7000) / b"x"), 4, b"\x05\x00")]),
+    "D1_truncated_chain": (("ipv6_extension", "ipv6_header"), lambda w: [
+        w.from_client(nh=0) / Raw(b"\x3c\0\0\0\0\0\0\0"), w.from_client(nh=60) / Raw(b"\x11\x09\0\0\0\0\0\0")]),
+    "K2_udp_length": ("udp_header", lambda w: [
+        w.from_client() / UDP(sport=1, dport=7000, len=7) / b"payload",
+        w.from_client() / UDP(sport=1, dport=7000, len=900) / b"payload"]),
+    "I5_flags": ("tcp_flags", lambda w: [
+        w.from_client() / TCP(sport=1235, dport=7000, flags=flags) for flags in ("SF", "SR", "", "FPU")]),
+}
+
+
+@pytest.mark.parametrize("case", DROPS_V6)
+def test_conformance_D1_D2_D5_D7_D9_dropped_by_name(gateway, wire6, case):
+    reasons, build = DROPS_V6[case]
+    frames = build(wire6)
+    drops_after(gateway, lambda: wire6.client.send(*frames), reasons, len(frames))
+    nothing_at_server(wire6)
+
+
+def test_conformance_A4_a_priority_tag_is_no_vlan(gateway, wire):
+    tagged = frame(wire, payload=Dot1Q(vlan=0, prio=5) / inner(udp(wire)))
+    wire.client.send(tagged)
+    assert bytes(wire.at_server(UDP)[UDP].payload).startswith(b"payload")
+
+
+def test_conformance_A6_trailer_is_not_data(gateway, wire):
+    wire.client.send(bytes(wire.from_client() / UDP(sport=1300, dport=7000) / b"five!") + b"\xaa" * 18)
+    seen = wire.at_server(UDP)
+    assert seen[IP].len == 33
+    assert b"\xaa" not in bytes(seen)
+
+
+def test_conformance_A7_truncated_frames_of_every_length(gateway, wire):
+    whole = bytes(syn(wire))
+    assert len(whole) == 54
+    frames = [whole[:length] for length in range(14, 54)]
+    reasons = ("ethernet_runt", "ipv4_header", "tcp_header", "ethernet_unknown_type")
+    drops_after(gateway, lambda: wire.client.send(*frames), reasons, len(frames))
+    nothing_at_server(wire)
+
+
+def arp(wire, asked, port="wan", **fields):
+    mac, ip, host, ours = ((RAW_CLIENT_MAC, RAW_CLIENT, wire.client, wire.wan_mac) if port == "wan"
+                           else (RAW_SERVER_MAC, RAW_SERVER, wire.server, wire.lan_mac))
+    host.send(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(**{"op": 1, "hwsrc": mac, "psrc": ip, "pdst": asked, **fields}))
+    return host, mac, ours
+
+
+@pytest.mark.parametrize("asked,port", [(VIP, "wan"), (WAN, "wan"), (LAN, "lan"), *((lip, "lan") for lip in LIPS)])
+def test_conformance_B1_B2_who_has_is_answered_by_unicast(gateway, wire, asked, port):
+    host, mac, ours = arp(wire, asked, port)
+    answer = host.wait_for(lambda p: ARP in p and p[ARP].op == 2 and p[ARP].psrc == asked)
+    assert (answer.dst, answer.src, answer[ARP].hwsrc, answer[ARP].hwdst) == (mac, ours, ours, mac)
+    assert not [p for p in host.drain() if ARP in p and p[ARP].op == 2 and p[ARP].psrc == asked], "one reply"
+
+
+@pytest.mark.parametrize("asked,port", [(VIP, "lan"), (LIPS[0], "wan"), (LAN, "wan"), ("10.1.0.55", "wan")])
+def test_conformance_B3_no_answer_for_what_is_not_on_that_port(gateway, wire, asked, port):
+    drops_after(gateway, lambda: arp(wire, asked, port), "arp_not_for_us", 1)
+    host = wire.client if port == "wan" else wire.server
+    assert not [p for p in host.drain() if ARP in p and p[ARP].op == 2 and p[ARP].psrc == asked]
+
+
+@pytest.mark.parametrize("asked,port", [(VIP, "wan"), (LIPS[0], "lan")])
+def test_conformance_B4_an_arp_probe_is_answered(gateway, wire, asked, port):
+    host, _, _ = arp(wire, asked, port, psrc="0.0.0.0")
+    host.wait_for(lambda p: ARP in p and p[ARP].op == 2 and p[ARP].psrc == asked)
+
+
+def test_conformance_B8_malformed_arp_changes_nothing(gateway, wire):
+    whole = bytes(ARP(op=1, hwsrc=RAW_CLIENT_MAC, psrc=RAW_CLIENT, pdst=VIP))
+    head = bytes(Ether(src=RAW_CLIENT_MAC, dst="ff:ff:ff:ff:ff:ff", type=0x0806))
+
+    def variant(at, data):
+        return head + whole[:at] + data + whole[at + len(data):]
+
+    frames = [
+        variant(4, b"\x07"), variant(5, b"\x05"), variant(2, b"\x86\xdd"), variant(6, b"\0\0"), variant(6, b"\0\x09"),
+        head + whole[:27], variant(14, b"\xe0\0\0\x05"), variant(14, b"\xff\xff\xff\xff"),
+        variant(8, b"\xff" * 6), variant(8, b"\0" * 6),
+    ]
+    before = gateway.control.get("/v1/neighbours")
+    drops_after(gateway, lambda: wire.client.send(*frames), ("arp_malformed", "ethernet_runt"), len(frames))
+    known = {(n["address"], n.get("mac")) for n in before}
+    after = {(n["address"], n.get("mac")) for n in gateway.control.get("/v1/neighbours")}
+    assert after == known
+
+
+@pytest.mark.parametrize("asked,side", [(VIP6, "client"), (LIPS6[0], "server")])
+def test_conformance_B13_neighbour_solicitation_is_answered(gateway, wire6, asked, side):
+    host = getattr(wire6, side)
+    assert host.resolve(asked) == (wire6.wan_mac if side == "client" else wire6.lan_mac)
+
+
+def test_conformance_B13_a_solicitation_from_afar_is_not_answered(gateway, wire6):
+    from scapy.layers.inet6 import ICMPv6ND_NS
+    packet = wire6.from_client(dst=VIP6, hlim=64) / ICMPv6ND_NS(tgt=VIP6)
+    drops_after(gateway, lambda: wire6.client.send(packet), "nd_malformed", 1)
+    assert not [p for p in wire6.client.drain() if ICMPv6ND_NA in p and p[ICMPv6ND_NA].tgt == VIP6]
+
+
+def test_conformance_C2_ttl(gateway, wire):
+    wire.client.send(udp(wire, ttl=64))
+    assert wire.at_server(UDP)[IP].ttl == 63
+    # The lowest that still goes on.
+    wire.client.send(udp(wire, ttl=2))
+    assert wire.at_server(UDP)[IP].ttl == 1
+    drops_after(gateway, lambda: wire.client.send(udp(wire, ttl=1)), "ip_ttl_exceeded", 1)
+    error = wire.at_client(ICMP)
+    assert (error[ICMP].type, error[ICMP].code) == (11, 0) and error[IP].src in (VIP, WAN)
+    assert (error[IPerror].src, error[IPerror].dst, error[UDPerror].dport) == (RAW_CLIENT, VIP, 7000)
+    drops_after(gateway, lambda: wire.client.send(udp(wire, ttl=0)), ("ip_ttl_exceeded", "ipv4_header"), 1)
+
+
+def test_conformance_D3_hop_limit(gateway, wire6):
+    wire6.client.send(wire6.from_client(hlim=64) / UDP(sport=1, dport=7000) / b"x")
+    assert wire6.at_server(UDP)[IPv6].hlim == 63
+    wire6.client.send(wire6.from_client(hlim=1) / UDP(sport=1, dport=7000) / b"x")
+    error = wire6.at_client(ICMPv6TimeExceeded)
+    assert error[ICMPv6TimeExceeded].code == 0
+
+
+def test_conformance_C4_record_route_goes_on_intact(gateway, wire):
+    wire.client.send(wire.from_client(options=[IPOption_RR(routers=["0.0.0.0"] * 3)]) / UDP(sport=1, dport=7000) / b"opt")
+    seen = wire.at_server(UDP)
+    assert seen[IP].ihl == 9 and bytes(seen[UDP].payload) == b"opt"
+
+
+@pytest.mark.parametrize("tos", [0xBB, 0x03, 0x28])
+def test_conformance_C11_dscp_and_ecn_survive_both_ways(gateway, wire, tos):
+    wire.client.send(wire.from_client(tos=tos) / UDP(sport=1401, dport=7000) / b"q")
+    seen = wire.at_server(UDP)
+    assert seen[IP].tos == tos
+    wire.server.send(wire.from_server(seen[IP].src, tos=tos) / UDP(sport=7000, dport=seen[UDP].sport) / b"a")
+    assert wire.at_client(UDP)[IP].tos == tos
+
+
+def test_conformance_C14_the_evil_bit_changes_nothing(gateway, wire):
+    wire.client.send(udp(wire, flags="evil"))
+    wire.at_server(UDP)
+
+
+def test_conformance_G2_corruption_is_never_laundered(gateway, any_wire):
+    """A segment with a wrong checksum leaves with a wrong one or not at all."""
+    from rig.frames import defects
+    wire = any_wire
+    gateway.watch.stop()  # the wrong checksum is on purpose; these frames are judged here
+    gateway.watch.servers.clear()
+    session = wire.open_tcp()
+    good = bytes(wire.inbound(session, b"precious payload", flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
+    for bit in range(0, 128, 7):
+        bad = bytearray(good)
+        bad[-16 + bit // 8] ^= 1 << (bit % 8)
+        wire.client.send(bytes(bad))
+    wire.exchange(session)
+    for packet in wire.server.drain():
+        if packet.src == wire.lan_mac and TCP in packet and len(packet[TCP].payload) and \
+                bytes(packet[TCP].payload) != b"still here":
+            assert defects(bytes(packet)), "a corrupted segment got a right checksum"
+
+
+def test_conformance_G3_udp_without_checksum_stays_without(gateway, wire):
+    wire.client.send(wire.from_client() / UDP(sport=1500, dport=7000, chksum=0) / b"bare")
+    seen = wire.at_server(UDP)
+    assert seen[UDP].chksum == 0
+    wire.server.send(wire.from_server(seen[IP].src) / UDP(sport=7000, dport=seen[UDP].sport, chksum=0) / b"bare")
+    assert wire.at_client(UDP)[UDP].chksum == 0
+
+
+def test_conformance_G4_no_udp_checksum_is_ever_computed_to_zero(gateway, wire):
+    """2-byte payloads swept so that some sum comes to 0 on the way out: it must be sent as 0xffff."""
+    session, seen = wire.open_udp(b"\0\0")
+    # With payload 0 the checksum seen is c; payload c makes the ones' complement sum come to 0.
+    critical = seen[UDP].chksum
+    for value in {critical, (critical - 1) % 65536, (critical + 1) % 65536, 0xFFFF}:
+        wire.client.send(wire.from_client() / UDP(sport=session.cport, dport=7000) / value.to_bytes(2, "big"))
+        out = wire.at_server(UDP)
+        assert out[UDP].chksum != 0
+        assert bytes(out[UDP].payload) == value.to_bytes(2, "big")
+
+
+def test_conformance_G5_every_odd_length(gateway, any_wire):
+    wire = any_wire
+    session = wire.open_tcp()
+    for length in (1, 2, 3, 5, 17, 63, 255, 1399):
+        payload = bytes(range(256)) * 6
+        wire.client.send(wire.inbound(session, payload[:length], flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
+        seen = wire.at_server(TCP, match=lambda p: len(p[TCP].payload) == length)
+        assert toa_of(seen) == (wire.cip, session.cport)
+
+
+def test_conformance_F1_echo_keeps_id_sequence_and_payload(gateway, wire):
+    wire.client.send(wire.from_client() / ICMP(id=0x1234, seq=7) / b"0123456789")
+    reply = wire.at_client(ICMP)
+    assert (reply[ICMP].type, reply[ICMP].id, reply[ICMP].seq) == (0, 0x1234, 7)
+    assert reply[IP].src == VIP and bytes(reply[ICMP].payload) == b"0123456789"
+
+
+def test_conformance_F1_echo_v6(gateway, wire6):
+    wire6.client.send(wire6.from_client() / ICMPv6EchoRequest(id=0x1234, seq=7, data=b"0123456789"))
+    reply = wire6.at_client(ICMPv6EchoReply)
+    assert (reply[ICMPv6EchoReply].id, reply[ICMPv6EchoReply].data, reply[IPv6].src) == (0x1234, b"0123456789", VIP6)
+
+
+@pytest.mark.parametrize("quoted", [8, 20], ids=["8bytes", "20bytes"])
+@pytest.mark.parametrize("kind,code,mtu", [(3, 4, 1300), (3, 1, 0), (11, 0, 0)])
+def test_conformance_F3_a_clients_error_reaches_the_real_server(gateway, wire, kind, code, mtu, quoted):
+    session = wire.open_tcp()
+    wire.server.send(wire.outbound(session, b"to be complained about", flags="PA", seq=wire.SERVER_ISN + 1,
+                                   ack=session.seen_isn + 1))
+    data = wire.at_client(TCP, match=lambda p: p[TCP].dport == session.cport and len(p[TCP].payload))
+    quote = bytes(data[IP])[:20 + quoted]
+    wire.client.send(wire.from_client() / ICMP(type=kind, code=code, nexthopmtu=mtu) / Raw(quote))
+    error = wire.at_server(ICMP)
+    assert error[IP].src in LIPS and error[IP].src == session.lip
+    assert (error[ICMP].type, error[ICMP].code) == (kind, code)
+    if mtu:
+        # TOA on data leaves: the server must leave room for it (row F9), so a smaller figure may be told.
+        assert mtu - 8 <= error[ICMP].nexthopmtu <= mtu
+    embedded = error[IPerror]
+    assert (embedded.src, embedded.dst) == (RAW_SERVER, session.lip)
+    raw = bytes(error[ICMP].payload)
+    assert (int.from_bytes(raw[20:22], "big"), int.from_bytes(raw[22:24], "big")) == (7000, session.lport)
+    assert int.from_bytes(raw[24:28], "big") == wire.SERVER_ISN + 1
+    from scapy.utils import checksum
+    assert checksum(raw[:20]) == 0, "checksum of the embedded IP header"
+    wire.exchange(session)
+
+
+@pytest.mark.parametrize("kind,code", [(11, 0), (3, 4), (3, 13)])
+def test_conformance_F4_an_error_of_the_inside_reaches_the_client(gateway, wire, kind, code):
+    session = wire.open_tcp()
+    wire.client.send(wire.inbound(session, b"to be complained about", flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
+    data = wire.at_server(TCP, match=lambda p: p[TCP].sport == session.lport and len(p[TCP].payload))
+    quote = bytes(data[IP])[:28]
+    # The router between gateway and server complains.
+    wire.server.send(wire.server.ether(wire.lan_mac) / IP(src="10.2.0.253", dst=session.lip)
+                     / ICMP(type=kind, code=code, nexthopmtu=1400 if code == 4 else 0) / Raw(quote))
+    error = wire.at_client(ICMP)
+    assert error[IP].src == VIP and (error[ICMP].type, error[ICMP].code) == (kind, code)
+    embedded = error[IPerror]
+    assert (embedded.src, embedded.dst) == (RAW_CLIENT, VIP)
+    raw = bytes(error[ICMP].payload)
+    assert (int.from_bytes(raw[20:22], "big"), int.from_bytes(raw[22:24], "big")) == (session.cport, 7000)
+    assert int.from_bytes(raw[24:28], "big") == 1001, "the sequence number as the client sent it"
+    wire.exchange(session)
+
+
+def test_conformance_F7_errors_never_end_a_session(gateway, wire):
+    session = wire.open_tcp()
+    data = renewed(wire.from_client(src=VIP, dst=RAW_CLIENT) / TCP(sport=7000, dport=session.cport, seq=wire.SERVER_ISN))
+    for kind, code in ((3, 1), (3, 3), (3, 4), (11, 0)) * 25:
+        wire.client.send(wire.from_client() / ICMP(type=kind, code=code, nexthopmtu=1400) / Raw(bytes(data[IP])[:28]))
+    wire.exchange(session)
+
+
+def test_conformance_F13_port_unreachable_v6(gateway, wire6):
+    session, seen = wire6.open_udp()
+    wire6.server.send(wire6.server.ether(wire6.lan_mac) / IPv6(src=wire6.rip, dst=session.lip)
+                      / ICMPv6DestUnreach(code=4) / Raw(bytes(seen[IPv6])))
+    error = wire6.at_client(ICMPv6DestUnreach)
+    assert error[ICMPv6DestUnreach].code == 4 and error[IPv6].src == VIP6
+    raw = bytes(error[ICMPv6DestUnreach].payload)
+    assert int.from_bytes(raw[40:42], "big") == session.cport
+
+
+def test_conformance_H12_retransmissions_keep_their_lease(gateway, wire):
+    session, _ = wire.open_udp()
+    for _ in range(5):
+        wire.client.send(wire.from_client() / UDP(sport=session.cport, dport=7000) / b"again")
+        assert wire.at_server(UDP)[UDP].sport == session.lport
+    packet = wire.from_client() / TCP(sport=19999, dport=7000, flags="S", seq=5)
+    wire.client.send(*[packet] * 5)
+    seen = [wire.at_server(TCP, match=lambda p: p[TCP].flags == "S") for _ in range(5)]
+    assert len({(p[IP].src, p[TCP].sport, p[TCP].seq) for p in seen}) == 1
+    assert len(gateway.control.sessions(client=f"{RAW_CLIENT}:19999")) == 1
+
+
+def test_conformance_H14_a_stranger_on_the_inside_reaches_nobody(gateway, wire):
+    session = wire.open_tcp()
+    stranger = wire.server.ether(wire.lan_mac) / IP(src="10.2.0.78", dst=session.lip)
+    frames = [stranger / TCP(sport=7000, dport=session.lport, flags="A"),
+              stranger / UDP(sport=7000, dport=session.lport) / b"x",
+              wire.from_server(session.lip) / TCP(sport=7001, dport=session.lport, flags="PA") / b"x"]
+    drops_after(gateway, lambda: wire.server.send(*frames), "no_session_outbound", 3)
+    assert not [p for p in wire.client.drain() if p.src == wire.wan_mac and (TCP in p or UDP in p)]
+    wire.exchange(session)
+
+
+def test_conformance_I4_a_segment_without_session_is_reset(gateway, any_wire):
+    wire = any_wire
+    def send():
+        wire.client.send(wire.from_client() / TCP(sport=18000, dport=7000, flags="PA", seq=77, ack=88) / b"lost")
+    drops_after(gateway, send, "no_session", 1)
+    reset = wire.at_client(TCP)
+    assert "R" in reset[TCP].flags and reset[TCP].seq == 88
+
+
+def test_conformance_I7_a_blind_reset_ends_nothing(gateway, any_wire):
+    wire = any_wire
+    session = wire.open_tcp()
+    wire.exchange(session)
+    for offset in (0x10000000, 0x40000000, 0x7FFFFFFF, 0xC0000000):
+        wire.client.send(wire.inbound(session, flags="R", seq=(1001 + offset) % 2**32))
+        wire.server.send(wire.outbound(session, flags="R", seq=(wire.SERVER_ISN + offset) % 2**32))
+    wire.exchange(session)
+    assert gateway.control.sessions(client=wire.client_endpoint(session))[0]["state"] == "ESTABLISHED"
+
+
+def test_conformance_I17_options_pass_untouched(gateway, wire):
+    options = [("MSS", 1200), ("NOP", None), ("WScale", 7), ("SAckOK", b""), (34, b"\x01\x02\x03\x04"), (77, b"ab")]
+    wire.client.send(wire.from_client() / TCP(sport=17001, dport=7000, flags="SEC", seq=9, urgptr=3, reserved=2,
+                                              options=options))
+    seen = wire.at_server(TCP)
+    kept = [(k, v) for k, v in seen[TCP].options if k not in ("EOL",) and k != 254]
+    assert [k for k, _ in kept if k != "NOP"] == ["MSS", "WScale", "SAckOK", "TFO", 77]
+    assert seen[TCP].flags == "SEC" and seen[TCP].urgptr == 3
+
+
+@pytest.mark.parametrize("kind,length", [(254, 8), (253, 20), (254, 20)])
+def test_conformance_J2_a_forged_toa_never_arrives(gateway, any_wire, kind, length):
+    wire = any_wire
+    forged = [(kind, b"\x12\x34" + b"\x0a" * (length - 4))]
+    cport = 16000 + kind + length
+    wire.client.send(wire.from_client() / TCP(sport=cport, dport=7000, flags="S", seq=1, options=forged))
+    seen = wire.at_server(TCP)
+    assert toa_options(seen) == [] or toa_of(seen) == (wire.cip, cport)
+    session = wire.open_tcp()
+    wire.client.send(wire.inbound(session, b"data", flags="PA", seq=1001, ack=wire.SERVER_ISN + 1, options=forged))
+    data = wire.at_server(TCP, match=lambda p: len(p[TCP].payload))
+    assert len(toa_options(data)) == 1 and toa_of(data) == (wire.cip, session.cport)
+    # After the server's first byte was acknowledged no TOA is due: then there must be none at all.
+    wire.client.send(wire.inbound(session, b"more", flags="PA", seq=1005, ack=wire.SERVER_ISN + 5, options=forged))
+    later = wire.at_server(TCP, match=lambda p: bytes(p[TCP].payload) == b"more")
+    assert toa_options(later) == []
+
+
+def test_conformance_J3_no_room_for_toa_breaks_nothing(gateway, wire):
+    session = wire.open_tcp()
+    full = [("NOP", None)] * 2 + [("Timestamp", (5, 6))] + [("SAck", (1, 2, 3, 4, 5, 6))] + [("NOP", None)] * 2
+    wire.client.send(wire.inbound(session, b"squeezed", flags="PA", seq=1001, ack=wire.SERVER_ISN + 1, options=full))
+    seen = wire.at_server(TCP, match=lambda p: bytes(p[TCP].payload) == b"squeezed")
+    assert toa_options(seen) in ([], [(254, toa_options(seen)[0][1])] if toa_options(seen) else [])
+    wire.exchange(session)
+
+
+def test_conformance_J4_a_full_sized_first_segment_arrives(gateway, wire):
+    session = wire.open_tcp()
+    payload = b"m" * 1460
+    wire.client.send(wire.inbound(session, payload, flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
+    seen = wire.at_server(TCP, match=lambda p: len(p[TCP].payload))
+    assert bytes(seen[TCP].payload) == payload and len(seen) <= 1514
+
+
+@pytest.mark.parametrize("mss", [1460, 1400, 536, None])
+def test_conformance_J5_the_servers_mss_makes_room_and_never_grows(gateway, wire, mss):
+    options = [("MSS", mss)] if mss else []
+    cport = 15000 + (mss or 0)
+    wire.client.send(wire.from_client() / TCP(sport=cport, dport=7000, flags="S", seq=1, options=options))
+    syn_seen = wire.at_server(TCP, match=lambda p: p[TCP].flags == "S")
+    told = dict(o for o in syn_seen[TCP].options if o[0] == "MSS").get("MSS")
+    assert told is None if mss is None else told <= mss
+    wire.server.send(wire.from_server(syn_seen[IP].src) / TCP(
+        sport=7000, dport=syn_seen[TCP].sport, flags="SA", seq=9, ack=syn_seen[TCP].seq + 1, options=options))
+    answer = wire.at_client(TCP, match=lambda p: p[TCP].dport == cport)
+    told = dict(o for o in answer[TCP].options if o[0] == "MSS").get("MSS")
+    assert told is None if mss is None else told <= min(mss, 1460 - 8)
+
+
+def test_conformance_A10_short_frames_carry_no_foreign_bytes(gateway, wire):
+    """A frame full of secrets first, then answers that are padded: every pad byte is zero (the watch checks all)."""
+    session = wire.open_tcp()
+    wire.client.send(wire.inbound(session, b"\xee" * 1000, flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
+    wire.at_server(TCP, match=lambda p: len(p[TCP].payload) == 1000)
+    for _ in range(50):
+        wire.client.send(wire.from_client() / TCP(sport=14000, dport=4444, flags="S"))
+        assert not any(bytes(wire.at_client(TCP))[54:])
+
+
+def test_conformance_C7_a_source_of_the_inside_from_outside_is_refused(start, lab, workers):
+    settings = gateways.config(workers)
+    for port in settings["port"]:
+        port["reverse_path_filter"] = True
+    gateway = start(settings)
+    wire = Wire(lab)
+    try:
+        drops_after(gateway, lambda: wire.client.send(syn(wire, src=RIPS["rs1"])), "ip_spoofed_source", 1)
+        nothing_at_server(wire)
+        wire.open_tcp()
+    finally:
+        wire.close()
