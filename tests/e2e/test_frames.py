@@ -3,7 +3,7 @@
 import pytest
 from scapy.layers.inet import (ICMP, IP, TCP, UDP, IPerror, IPOption, IPOption_LSRR, IPOption_RR, IPOption_SSRR,
                                TCPerror, UDPerror)
-from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6TimeExceeded,
+from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6TimeExceeded,
                                 IPv6, IPv6ExtHdrRouting)
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
@@ -257,7 +257,7 @@ def test_conformance_B13_neighbour_solicitation_is_answered(gateway, wire6, aske
 
 
 def test_conformance_B13_a_solicitation_from_afar_is_not_answered(gateway, wire6):
-    from scapy.layers.inet6 import ICMPv6ND_NS
+
     packet = wire6.from_client(dst=VIP6, hlim=64) / ICMPv6ND_NS(tgt=VIP6)
     drops_after(gateway, lambda: wire6.client.send(packet), "nd_malformed", 1)
     assert not [p for p in wire6.client.drain() if ICMPv6ND_NA in p and p[ICMPv6ND_NA].tgt == VIP6]

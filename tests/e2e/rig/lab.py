@@ -31,8 +31,10 @@ OUTSIDE = [CIP, CIP6, RAW_CLIENT, RAW_CLIENT6]
 class Lab:
     """The namespaces, the links and the servers; the gateway process comes on top of it."""
 
-    def __init__(self):
+    def __init__(self, with_test_servers=True):
+        """Without test servers only nginx runs, which is all that a demonstration needs installed."""
         self.namespaces = []
+        self.with_test_servers = with_test_servers
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-e2e-"))
         self.offloads = None
         try:
@@ -66,8 +68,9 @@ class Lab:
         self.set_offloads(False)
         for name, namespace in self.servers.items():
             start_nginx(namespace, name, self.directory / name)
-            start_peer(namespace, name)
-            start_iperf(namespace)
+            if self.with_test_servers:
+                start_peer(namespace, name)
+                start_iperf(namespace)
 
     def _address(self):
         self.client.add_address("eth0", f"{CIP}/24", f"{CIP6}/64")

@@ -48,6 +48,6 @@ def start_peer(namespace, name, port=PEER_PORT):
 
 
 def start_iperf(namespace, port=IPERF_PORT):
-    process = namespace.start("iperf3", "-s", "-p", port, stdout=subprocess.DEVNULL)
+    process = namespace.start("iperf3", "-s", "-p", port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: listening(namespace, port), 5, f"iperf3 in {namespace.role}")
     return process
