@@ -51,7 +51,7 @@ def to_server(packet, port):
 @pytest.mark.parametrize("way", ["v4", "v6", "6to4", "4to6"])
 def test_conformance_J1_toa_names_the_client_on_the_documented_packets(gateway, lab, way):
     url, cip, _ = WAYS[way]
-    curl(lab.client, url, "--local-port", "50123")
+    cport = int(curl(lab.client, url, "-w", "%{local_port}")[-1])
     gateway.watch.stop()
     packets = [f.packet for c in gateway.watch.servers.values() for f in c.frames if not f.outgoing]
     packets = [p for p in packets if to_server(p, 8080)]
@@ -67,7 +67,7 @@ def test_conformance_J1_toa_names_the_client_on_the_documented_packets(gateway, 
     later = [p for p in packets if p not in before_payload]
     assert syn and len(before_payload) >= 3 and later
     for packet in before_payload:
-        assert toa_of(packet) == (cip, 50123), packet.summary()
+        assert toa_of(packet) == (cip, cport), packet.summary()
         assert len(toa_options(packet)) == 1
         assert packet[TCP].options[0][0] == 254, "TOA comes first among the options"
     assert not any(toa_options(p) for p in later if not p[TCP].flags.R)

@@ -1,12 +1,13 @@
 """Frame in, frame or named drop out: rows of the conformance table, byte by byte with scapy."""
 
 import pytest
-from scapy.layers.inet import (ICMP, IP, TCP, UDP, IPerror, IPOption, IPOption_LSRR, IPOption_RR, IPOption_SSRR,
-                               TCPerror, UDPerror)
+from scapy.layers.inet import (ICMP, IP, TCP, UDP, IPerror, IPOption_LSRR, IPOption_NOP, IPOption_RR,
+                               IPOption_SSRR, UDPerror)
 from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6TimeExceeded,
                                 IPv6, IPv6ExtHdrRouting)
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
+from scapy.utils import checksum
 
 from rig import gateway as gateways
 from rig.frames import toa_of, toa_options
@@ -57,11 +58,6 @@ def drops_after(gateway, send, reasons, count):
     assert total() - before == count, moved()
 
 
-def raw_ip(wire, data):
-    """Ethernet header and bytes that are no longer what scapy would build."""
-    return bytes(wire.client.ether(wire.wan_mac) / Raw(data))[:12] + b"\x08\x00" + data
-
-
 def syn(wire, **ip):
     return wire.from_client(**ip) / TCP(sport=1234, dport=7000, flags="S")
 
@@ -74,6 +70,14 @@ def edited(packet, offset, data):
     """The bytes of a frame with some of the IP packet overwritten."""
     raw = bytearray(bytes(packet))
     raw[14 + offset:14 + offset + len(data)] = data
+    return bytes(raw)
+
+
+def reheaded(packet, offset, data):
+    """The same inside the IPv4 header, whose checksum is right again: only the edit itself is wrong."""
+    raw = bytearray(edited(packet, offset, data))
+    raw[24:26] = b"\0\0"
+    raw[24:26] = checksum(bytes(raw[14:34 + (4 if offset >= 20 else 0)])).to_bytes(2, "big")
     return bytes(raw)
 
 
@@ -99,13 +103,14 @@ DROPS_V4 = {
         frame(w, kind=0x88B5, payload=b"\0" * 46), frame(w, kind=0x9000, payload=b"\0" * 46),
         bytes(frame(w)[Ether])[:12] + (43).to_bytes(2, "big") + bytes(LLC(dsap=0x42, ssap=0x42, ctrl=3)) + b"\0" * 40]),
     "C1_ip_header": ("ipv4_header", lambda w: [
-        edited(syn(w), 0, b"\x65"), edited(syn(w), 0, b"\x44"), edited(syn(w), 0, b"\x4f"),
-        edited(syn(w), 2, b"\0\x13"), edited(syn(w), 2, b"\x05\0")]),
+        reheaded(syn(w), 0, b"\x65"), reheaded(syn(w), 0, b"\x44"), reheaded(syn(w), 0, b"\x4f"),
+        reheaded(syn(w), 2, b"\0\x13"), reheaded(syn(w), 2, b"\x05\0")]),
     "C1_ip_checksum": ("ipv4_checksum", lambda w: [edited(syn(w), 10, b"\x12\x34")]),
     "C4_source_route": ("ipv4_source_route", lambda w: [
         syn(w, options=[IPOption_LSRR(routers=["10.2.0.11"])]), syn(w, options=[IPOption_SSRR(routers=["10.2.0.11"])])]),
     "C4_bad_options": ("ipv4_options", lambda w: [
-        syn(w, options=[IPOption(b"\x07\x27\x04\0")]), syn(w, options=[IPOption(b"\x07\x01\x04\0")])]),
+        reheaded(syn(w, options=[IPOption_NOP()] * 4), 20, b"\x07\x27\x04\0"),
+        reheaded(syn(w, options=[IPOption_NOP()] * 4), 20, b"\x07\x01\x04\0")]),
     "C5_martians": ("ip_martian_source", lambda w: [
         udp(w, src=src) for src in ("0.1.2.3", "127.0.0.1", "224.0.0.5", "240.0.0.1", "255.255.255.255")]),
     "C6_land": (("land", "ip_spoofed_source"), lambda w: [syn(w, src=VIP), syn(w, src=LIPS[0])]),
@@ -118,11 +123,11 @@ DROPS_V4 = {
         w.from_client(flags="MF", id=8, proto=6) / Raw(bytes(TCP(sport=1, dport=7000, flags="S"))[:8])]),
     "E4_beyond_the_end": (("ip_fragment", "ipv4_header"), lambda w: [w.from_client(frag=8189, id=9) / Raw(b"\0" * 100)]),
     "F2_icmp_checksum": ("icmp_checksum", lambda w: [
-        edited(renewed(w.from_client() / ICMP() / b"x" * 8), 22, b"\x12\x34")]),
+        edited(renewed(w.from_client() / ICMP() / b"xxxxxxxx"), 22, b"\x12\x34")]),
     "F6_error_without_session": ("icmp_no_session", lambda w: [
         w.from_client() / ICMP(type=3, code=4, nexthopmtu=1300) / IP(src=VIP, dst=RAW_CLIENT) / TCP(sport=7000, dport=1)]),
     "F10_unhandled_icmp": ("icmp_unhandled", lambda w: [
-        w.from_client() / ICMP(type=kind) / b"\0" * 20 for kind in (4, 13, 15, 17)]),
+        w.from_client() / ICMP(type=kind) / bytes(20) for kind in (4, 13, 15, 17)]),
     "B14_redirect": (("icmp_unhandled", "icmp_no_session"), lambda w: [
         w.from_client() / ICMP(type=5, code=1, gw="10.1.0.66") / IP(src=VIP, dst=RAW_CLIENT) / TCP(sport=7000, dport=1)]),
     "I5_flags": ("tcp_flags", lambda w: [
@@ -386,7 +391,6 @@ def test_conformance_F3_a_clients_error_reaches_the_real_server(gateway, wire, k
     raw = bytes(error[ICMP].payload)
     assert (int.from_bytes(raw[20:22], "big"), int.from_bytes(raw[22:24], "big")) == (7000, session.lport)
     assert int.from_bytes(raw[24:28], "big") == wire.SERVER_ISN + 1
-    from scapy.utils import checksum
     assert checksum(raw[:20]) == 0, "checksum of the embedded IP header"
     wire.exchange(session)
 
