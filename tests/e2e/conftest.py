@@ -9,6 +9,7 @@ from rig import gateway as gateways
 from rig.invariants import Watch
 from rig.lab import Lab
 from rig.netns import remove_leftovers
+from rig.wire import Wire
 
 
 def pytest_addoption(parser):
@@ -132,3 +133,24 @@ def workers(request):
 def gateway(start, workers):
     """A gateway with the default services."""
     return start(gateways.config(workers))
+
+
+@pytest.fixture
+def wire(gateway, lab):
+    made = Wire(lab)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wire6(gateway, lab):
+    made = Wire(lab, 6)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def any_wire(gateway, lab, request):
+    made = Wire(lab, request.param)
+    yield made
+    made.close()

@@ -5,6 +5,7 @@ import copy
 import json
 import socket
 import stat
+import subprocess
 import time
 
 import pytest
@@ -32,7 +33,6 @@ def ask(lab, vip=VIP, port=80):
 def start_wrk(lab, url=f"http://{VIP}/", seconds=4, close=True):
     script = lab.directory / "close.lua"
     script.write_text("wrk.headers['Connection'] = 'close'\n" if close else "")
-    import subprocess
     return lab.client.start("wrk", "-t1", "-c16", f"-d{seconds}s", "--timeout", "3", "-s", script, url,
                             stdout=subprocess.PIPE, text=True)
 
@@ -242,8 +242,7 @@ def test_fullnatctl_speaks_to_people_and_programs(gateway, lab):
         assert answer
         assert gateway.fullnatctl(*words).stdout.strip()
     assert gateway.fullnatctl("no-such-command", check=False).returncode != 0
-    from rig.gateway import binary
-    nobody = lab.gateway.run(binary("fullnatctl"), "--socket", "/nonexistent.sock", "version", check=False)
+    nobody = lab.gateway.run(gateways.binary("fullnatctl"), "--socket", "/nonexistent.sock", "version", check=False)
     assert nobody.returncode != 0 and len(nobody.stderr.strip().splitlines()) == 1
 
 
@@ -275,7 +274,10 @@ def test_conformance_M9_contradictory_commands_at_once(gateway, lab):
         done = 0
         for _ in range(10):
             try:
-                gateway.control.real_server("web", "drain" if number % 2 else "undrain", RS1, **({} if number % 2 else {"weight": 5}))
+                if number % 2:
+                    gateway.control.real_server("web", "drain", RS1)
+                else:
+                    gateway.control.real_server("web", "undrain", RS1, weight=5)
                 done += 1
             except ControlError as refused:
                 assert refused.status in (409, 503)

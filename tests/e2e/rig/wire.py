@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from . import lab as addresses
 from .frames import IP, TCP, UDP, Ether, IPv6
+from .netns import wait_until
 from .raw_host import RawHost
 
 _ports = itertools.count(20000)
@@ -112,3 +113,22 @@ class Wire:
 def renewed(packet):
     """A frame parsed back from its bytes: all computed fields filled in."""
     return Ether(bytes(packet))
+
+
+def drops_after(gateway, send, reasons, count):
+    """Sends, then waits until exactly `count` more packets have been dropped for one of the reasons."""
+    reasons = reasons if isinstance(reasons, tuple) else (reasons,)
+
+    def total():
+        drops = gateway.control.drops()
+        return sum(drops.get(reason, 0) for reason in reasons)
+
+    before, all_before = total(), gateway.control.drops()
+    send()
+
+    def moved():
+        now = gateway.control.drops()
+        return {k: v - all_before.get(k, 0) for k, v in now.items() if v != all_before.get(k, 0)}
+
+    wait_until(lambda: total() - before >= count, 2, lambda: f"{count} x {reasons}; instead {moved()}")
+    assert total() - before == count, moved()
