@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a part of the project needs and that are not there yet.
+# usage: scripts/bootstrap.sh [build|demo|test ...]     (default: all three)
+# Prints nothing when nothing is missing. Services that come with a package (nginx) are not started.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+declare -A PACKAGES=(
+  [build]="build-essential pkg-config libdpdk-dev libclang-dev clang"
+  [demo]="dpdk iproute2 ethtool nginx-light curl wrk jq procps python3-scapy"
+  [test]="dpdk dpdk-dev iproute2 ethtool nftables nginx-light curl wrk jq iperf3 tshark socat procps
+          bind9-dnsutils dnsperf arping iputils-ping python3-scapy python3-pytest python3-pytest-timeout shellcheck"
+)
+
+groups=("$@")
+[[ ${#groups[@]} -gt 0 ]] || groups=(build demo test)
+
+wanted=()
+for group in "${groups[@]}"; do
+  [[ -n ${PACKAGES[$group]:-} ]] || die "unknown group '$group'; there are: ${!PACKAGES[*]}"
+  # shellcheck disable=SC2206
+  wanted+=(${PACKAGES[$group]})
+done
+
+command -v dpkg-query >/dev/null || die "this is not Debian or a relative of it; install by hand: ${wanted[*]}"
+
+missing=()
+while read -r package; do
+  [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+done < <(printf '%s\n' "${wanted[@]}" | sort -u)
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+[[ $EUID -eq 0 ]] || die "missing packages; as root: apt-get install --no-install-recommends ${missing[*]}"
+
+# While it exists, invoke-rc.d starts no service that apt installs.
+POLICY=/usr/sbin/policy-rc.d
+if [[ ! -e $POLICY ]]; then
+  trap 'rm -f "$POLICY"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+  chmod 755 "$POLICY"
+fi
+
+say "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+APT=(apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120)
+install_missing() { "${APT[@]}" install --no-install-recommends "${missing[@]}"; }
+# A list of packages may be there and fresh: try first, fetch it only when that fails.
+if ! install_missing >/tmp/fullnat-bootstrap.$$ 2>&1; then
+  say "fetching the package lists"
+  "${APT[@]}" update >/dev/null || die "apt-get update failed; is the network there?"
+  install_missing || die "apt-get could not install: ${missing[*]}"
+fi
+rm -f /tmp/fullnat-bootstrap.$$
+say "installed"

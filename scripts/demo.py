@@ -1,0 +1,191 @@
+#!/usr/bin/python3
+"""What scripts/demo.sh shows once everything is installed and built. Run it through that script.
+
+The lab is that of the end-to-end tests (tests/e2e/rig). What a real server saw is read from a capture at its interface
+with scapy, a parser that the gateway does not share a line with.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+
+from rig.capture import Capture  # noqa: E402
+from rig.frames import IP, TCP, IPv6, toa_of  # noqa: E402
+from rig.gateway import Fullnatd, binary, config, default_services  # noqa: E402
+from rig.invariants import check_accounting  # noqa: E402
+from rig.lab import LIPS, LIPS6, VIP, VIP6, Lab  # noqa: E402
+from rig.netns import remove_leftovers  # noqa: E402
+
+WRK_SECONDS = 10
+TTY = sys.stdout.isatty()
+BOLD, GREEN, RED, PLAIN = ("\033[1m", "\033[32m", "\033[31m", "\033[0m") if TTY else ("",) * 4
+
+# (what it shows, URL, local addresses that may reach the real server)
+REQUESTS = [
+    ("IPv4", f"http://{VIP}/", LIPS),
+    ("IPv6", f"http://[{VIP6}]/", LIPS6),
+    ("IPv6 -> IPv4", f"http://[{VIP6}]:8064/", LIPS),
+    ("IPv4 -> IPv6", f"http://{VIP}:8046/", LIPS6),
+]
+
+
+class Wrong(Exception):
+    """Something was not as it should be."""
+
+
+def say(text):
+    print(f"{BOLD}==>{PLAIN} {text}", flush=True)
+
+
+def check(good, text):
+    if not good:
+        raise Wrong(text)
+
+
+def endpoint(address, port):
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def handshake_end(capture, source):
+    """The client's last segment of the handshake as it came to the real server from `source`."""
+    def match(packet):
+        ip = packet[IPv6] if IPv6 in packet else packet[IP] if IP in packet else None
+        return TCP in packet and ip is not None and (ip.src, packet[TCP].sport) == source and packet[TCP].flags == "A"
+    return capture.wait_for(match, 3, f"a segment from {source}")
+
+
+def request(lab, captures, shows, url, lips):
+    """One HTTP request, and what each side knows of it."""
+    done = lab.client.run("curl", "-sS", "--max-time", 5, "-w", "%{local_ip} %{local_port}", url)
+    answer, client = done.stdout.splitlines()
+    server, source, source_port = answer.split()
+    client_address, client_port = client.split()
+    named = toa_of(handshake_end(captures[server], (source, int(source_port))))
+    print(f"  {shows:<13} client {endpoint(client_address, client_port)} asked {url}\n"
+          f"  {'':<13} {server} answered; it saw the source {endpoint(source, source_port)}, "
+          f"and TOA named {endpoint(*named) if named else 'nobody'}", flush=True)
+    check(source in lips, f"{source} is no local address of the gateway")
+    check(named == (client_address, int(client_port)), "TOA did not name the client")
+    return server
+
+
+def requests(lab):
+    captures = {name: Capture(lab.servers[name], "eth0") for name in ("rs1", "rs2")}
+    try:
+        for shows, url, lips in REQUESTS:
+            answered = {request(lab, captures, shows, url, lips) for _ in range(2 * len(captures))}
+            check(answered == set(captures), f"only {answered} answered")
+    finally:
+        for capture in captures.values():
+            capture.stop()
+
+
+def load(lab, gateway):
+    """wrk for ten seconds with a line of progress a second."""
+    process = lab.client.start("wrk", "-t1", "-c32", f"-d{WRK_SECONDS}s", "--latency", f"http://{VIP}/",
+                               stdout=subprocess.PIPE, text=True)
+    packets, then = gateway.control.counter("rx_packets"), time.monotonic()
+    while process.poll() is None:
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            now_packets, now = gateway.control.counter("rx_packets"), time.monotonic()
+            print(f"  {(now_packets - packets) / (now - then):10,.0f} packets/s, "
+                  f"{gateway.control.counter('sessions_live')} sessions", end="\r" if TTY else "\n", flush=True)
+            packets, then = now_packets, now
+    report = process.stdout.read()
+    print("\033[K" if TTY else "", end="")
+    for line in report.splitlines():
+        if any(word in line for word in ("Requests/sec", "99%", "50%", "requests in", "Socket errors", "Non-2xx")):
+            print("  " + line.strip())
+    check(process.returncode == 0 and "Requests/sec" in report, "wrk failed")
+    check("Socket errors" not in report and "Non-2xx" not in report, "wrk saw errors")
+
+
+def counters(gateway):
+    check_accounting(gateway.control)
+    names = ("rx_packets", "originated_packets", "handed_in_packets", "tx_packets", "handed_off_packets",
+             "held_packets", "dropped_packets", "sessions_created", "sessions_live")
+    workers = gateway.control.workers()
+    print(f"  {'':<20}" + "".join(f"{'worker ' + str(w['id']):>14}" for w in workers))
+    for name in names:
+        print(f"  {name:<20}" + "".join(f"{w[name]:>14,}" for w in workers))
+    drops = gateway.control.drops()
+    print("  dropped by reason:   " + (", ".join(f"{k} {v:,}" for k, v in drops.items()) or "none"))
+    print(f"  {GREEN}rx + handed in + originated = tx + handed off + held + dropped, on every worker{PLAIN}")
+
+
+def keep(lab, gateway):
+    inside = f"ip netns exec {lab.client.name}"
+    print(f"""
+  It goes on running. In another terminal, as root:
+    {inside} curl http://{VIP}/
+    {inside} curl 'http://[{VIP6}]/'
+    curl --unix-socket {gateway.socket} http://fullnat/v1/services
+    {binary('fullnatctl')} --socket {gateway.socket} sessions
+  The configuration is {lab.directory}/gateway.toml, the log {gateway.log}.
+  Ctrl-C ends it and takes everything away again.""", flush=True)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print()
+
+
+def demonstrate(keep_running):
+    say("network namespaces: client, gateway, switch, real servers with nginx")
+    remove_leftovers()
+    lab = Lab(with_test_servers=False)
+    gateway = None
+    try:
+        say("fullnatd with 2 workers on veth pairs (net_af_packet)")
+        # The services of the tests that need their own servers would only clutter the output.
+        services = [s for s in default_services() if s["name"].startswith("web")]
+        gateway = Fullnatd(lab, config(2, services)).start()
+        say("HTTP requests")
+        requests(lab)
+        say(f"{WRK_SECONDS} seconds of wrk")
+        load(lab, gateway)
+        say("counters")
+        counters(gateway)
+        if keep_running:
+            keep(lab, gateway)
+        say("tear-down")
+        status, took = gateway.stop()
+        check(status == 0, f"fullnatd ended with status {status}:\n{gateway.output()}")
+        check(took < 1, f"fullnatd took {took:.1f} s to end")
+    except BaseException:
+        if gateway is not None and gateway.log.exists():
+            sys.stderr.write(gateway.output()[-3000:])
+        raise
+    finally:
+        lab.close()
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    check(f"fn-{os.getpid()}-" not in listed, f"namespaces left behind: {listed}")
+
+
+def main():
+    def end(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+    try:
+        demonstrate("--keep" in sys.argv[1:])
+    except KeyboardInterrupt:
+        print(f"\n{RED}interrupted{PLAIN}; everything was taken away again")
+        return 130
+    except (Wrong, AssertionError, TimeoutError, RuntimeError, OSError) as error:
+        print(f"{RED}FAILED{PLAIN}: {error}")
+        return 1
+    print(f"{GREEN}{BOLD}All as it should be.{PLAIN}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

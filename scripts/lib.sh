@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# What the scripts of this directory share. Sourced, never run.
+
+# shellcheck disable=SC2034
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# Debian's python3: the scapy and pytest of the distribution belong to it, whatever else is first in PATH.
+# shellcheck disable=SC2034
+PYTHON=/usr/bin/python3
+
+if [[ -t 1 ]]; then
+  BOLD=$'\e[1m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'
+else
+  BOLD='' GREEN='' RED='' PLAIN=''
+fi
+
+say() { printf '%s==>%s %s\n' "$BOLD" "$PLAIN" "$*"; }
+
+die() {
+  printf '%serror:%s %s\n' "$RED" "$PLAIN" "$*" >&2
+  exit 1
+}
+
+require_root() {
+  [[ $EUID -eq 0 ]] || die "$1 needs root (network namespaces, packet sockets); run it with sudo"
+}
+
+require_cargo() {
+  command -v cargo >/dev/null || die "cargo is not in PATH; install the Rust toolchain from https://rustup.rs"
+}
+
+SUMMARY=()
+FAILED=0
+
+# step NAME COMMAND...: runs a command, times it and remembers how it ended.
+step() {
+  local name=$1 started=$SECONDS status=0
+  shift
+  say "$name"
+  "$@" || status=$?
+  local mark="${GREEN}ok${PLAIN}"
+  if [[ $status -ne 0 ]]; then
+    mark="${RED}FAILED ($status)${PLAIN}"
+    FAILED=1
+  fi
+  SUMMARY+=("$(printf '%6ds  %-44s %s' $((SECONDS - started)) "$name" "$mark")")
+  return 0
+}
+
+# Prints what every step took; status 0 only if all of them succeeded.
+summary() {
+  printf '\n'
+  printf '%s\n' "${SUMMARY[@]}"
+  printf '%6ds  in all\n' "$SECONDS"
+  return "$FAILED"
+}

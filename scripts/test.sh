@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change goes in: format, lints, documents, unit, property and golden tests, and
+# the end-to-end tests in network namespaces.
+# usage: scripts/test.sh [--quick] [-k EXPRESSION]
+#   --quick  leaves out the end-to-end tests that take long (bulk transfers, thousands of connections)
+#   -k       runs only the end-to-end tests that match, as pytest understands it
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+pytest_arguments=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --quick) pytest_arguments+=(-m "not long") ;;
+    -k) pytest_arguments+=(-k "${2:?-k needs an expression}") && shift ;;
+    *) die "usage: scripts/test.sh [--quick] [-k EXPRESSION]" ;;
+  esac
+  shift
+done
+
+require_root "scripts/test.sh"
+require_cargo
+cd "$ROOT"
+
+documents() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items; }
+
+unit() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --status-level fail && cargo test --doc
+  else
+    cargo test
+  fi
+}
+
+shell_lint() { shellcheck -x scripts/*.sh .ci/run; }
+
+end_to_end() {
+  cargo build --release --bins &&
+    "$PYTHON" -m pytest -c tests/e2e/pytest.ini tests/e2e "${pytest_arguments[@]}"
+}
+
+step "packages" scripts/bootstrap.sh build test
+[[ $FAILED -eq 0 ]] || die "the packages could not be installed"
+step "format" cargo fmt --check
+step "shell scripts" shell_lint
+step "lints" cargo clippy --all-targets -- -D warnings
+step "lints without dpdk" cargo clippy --no-default-features --all-targets -- -D warnings
+step "documents" documents
+step "unit, property and golden tests" unit
+step "end to end" end_to_end
+step "conformance rows all known" bash -c 'scripts/conformance.sh | grep "rows covered"'
+summary

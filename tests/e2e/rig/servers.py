@@ -1,0 +1,53 @@
+"""What runs inside the real servers: nginx, the peer server, iperf3."""
+
+import pathlib
+import subprocess
+import sys
+
+from .netns import wait_until
+
+HTTP_PORT, PEER_PORT, IPERF_PORT = 8080, 9000, 5201
+PEER_SERVER = pathlib.Path(__file__).with_name("peer_server.py")
+
+NGINX = """\
+daemon off; master_process off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; keepalive_requests 100000000; tcp_nodelay on; default_type text/plain;
+    client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+    server {{
+        listen {port} backlog=4096; listen [::]:{port} backlog=4096; listen 1000; listen [::]:1000;
+        location / {{ return 200 "{name} $remote_addr $remote_port\\n"; }}
+        location /big {{ root {dir}; }}
+    }}
+}}
+"""
+
+
+def listening(namespace, port, kind="-t"):
+    """Whether something listens there; cheap enough to poll."""
+    return namespace.run("ss", "-Hln", kind, f"sport = :{port}").stdout.strip() != ""
+
+
+def start_nginx(namespace, name, directory, port=HTTP_PORT):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "big").write_bytes(bytes(range(256)) * 4096)
+    config = directory / "nginx.conf"
+    config.write_text(NGINX.format(dir=directory, name=name, port=port))
+    process = namespace.start("nginx", "-p", directory, "-c", config, stderr=subprocess.DEVNULL)
+    wait_until(lambda: listening(namespace, port), 5, f"nginx in {namespace.role}")
+    return process
+
+
+def start_peer(namespace, name, port=PEER_PORT):
+    process = namespace.start(sys.executable, PEER_SERVER, name, port)
+    wait_until(lambda: listening(namespace, port) and listening(namespace, port, "-u"), 10,
+               f"peer server in {namespace.role}")
+    return process
+
+
+def start_iperf(namespace, port=IPERF_PORT):
+    process = namespace.start("iperf3", "-s", "-p", port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: listening(namespace, port), 5, f"iperf3 in {namespace.role}")
+    return process

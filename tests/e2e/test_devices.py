@@ -1,0 +1,121 @@
+"""The same gateway on every kind of DPDK device a machine without NICs can offer."""
+
+import contextlib
+import os
+import socket
+import subprocess
+
+import pytest
+
+from rig import gateway as gateways
+from rig.lab import LIPS, VIP, VIP6
+from rig.netns import stop, wait_until
+
+pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("spoil")]
+
+
+def pcap(lab, workers):
+    return tuple(f"net_pcap{n},rx_iface_in={i},tx_iface={i}" for n, i in enumerate(("gw-wan", "gw-lan")))
+
+
+def xdp(lab, workers):
+    return tuple(f"net_af_xdp{n},iface={i}" for n, i in enumerate(("gw-wan", "gw-lan")))
+
+
+def af_packet(lab, workers):
+    return tuple(gateways.af_packet(n, i, workers) for n, i in enumerate(("gw-wan", "gw-lan")))
+
+
+def tap(lab, workers):
+    return "net_tap0,iface=tap-wan", "net_tap1,iface=tap-lan"
+
+
+@contextlib.contextmanager
+def bridged(lab):
+    """TAPs that the gateway has made, joined with the lab's links."""
+    gateway = lab.gateway
+    try:
+        for side in ("wan", "lan"):
+            gateway.run("ip", "link", "add", f"br-{side}", "type", "bridge", "forward_delay", 0, "mcast_snooping", 0)
+            for interface in (f"gw-{side}", f"tap-{side}"):
+                gateway.run("ip", "link", "set", "dev", interface, "master", f"br-{side}", "up")
+            gateway.run("ip", "link", "set", "dev", f"br-{side}", "up")
+        yield
+    finally:
+        for side in ("wan", "lan"):
+            gateway.run("ip", "link", "delete", f"br-{side}", check=False)
+
+
+@contextlib.contextmanager
+def memif_bridge(lab):
+    """Another DPDK process, testpmd, between shared-memory interfaces and the lab's links."""
+    sockets = [lab.directory / f"memif-{side}.sock" for side in ("wan", "lan")]
+    vdevs = []
+    for number, (path, interface) in enumerate(zip(sockets, ("gw-wan", "gw-lan"))):
+        vdevs += ["--vdev", f"net_memif{number},role=server,socket={path},socket-abstract=no",
+                  "--vdev", f"net_af_packet{number},iface={interface},framecnt=1024,qdisc_bypass=1"]
+    log = open(lab.directory / "testpmd.log", "wb")
+    process = lab.gateway.start(
+        "ip", "netns", "exec", lab.gateway.name, "dpdk-testpmd", "-l", "0,1", "--no-pci", "--no-huge", "-m", "256",
+        f"--file-prefix=fn-{os.getpid()}-peer", *vdevs, "--", "--forward-mode=io", "--auto-start",
+        "--total-num-mbufs=8192", "--no-mlockall", "--portlist=0,1,2,3", "--stats-period", "1000",
+        stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: all(path.exists() for path in sockets), 15, "testpmd's memif sockets")
+        yield tuple(f"net_memif{n},role=client,socket={path},socket-abstract=no" for n, path in enumerate(sockets))
+    finally:
+        stop(process, 3)
+
+
+def works(lab):
+    """HTTP over both families and a datagram, once each after the neighbours are known."""
+    def http():
+        try:
+            with lab.client.connect(VIP, 80, timeout=1) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                return b"200 OK" in connection.recv(4096)
+        except OSError:
+            return False
+
+    wait_until(http, 10, "HTTP through the gateway")
+    for url in (f"http://{VIP}/", f"http://[{VIP6}]/", f"http://{VIP}/big"):
+        lab.client.run("curl", "-sSf", "--max-time", 10, "-o", "/dev/null", url)
+    with lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM, timeout=2) as client:
+        client.connect((VIP, 9000))
+        client.send(b"hello")
+        assert client.recv(100).split()[1].decode() in LIPS
+
+
+@pytest.mark.parametrize("devices", [af_packet, pcap, xdp], ids=["af_packet", "pcap", "af_xdp"])
+def test_device(start, lab, devices, workers):
+    if workers > 1 and devices is not af_packet:
+        pytest.skip("one queue")
+    start(gateways.config(workers, devices=devices(lab, workers)), watch=devices is af_packet)
+    works(lab)
+
+
+def test_fewer_queues_than_workers(start, lab):
+    """Two workers, one queue per port: the hand-off ring brings every packet home."""
+    gateway = start(gateways.config(2, devices=tuple(
+        gateways.af_packet(n, i, 1) for n, i in enumerate(("gw-wan", "gw-lan")))))
+    works(lab)
+    for _ in range(50):
+        lab.client.run("curl", "-sSf", "--max-time", 3, "-o", "/dev/null", f"http://{VIP}/")
+    workers = gateway.control.workers()
+    assert sum(w["handed_in_packets"] for w in workers) > 0
+    assert all(w["sessions_created"] > 0 for w in workers), "both own sessions"
+
+
+def test_device_tap(start, lab):
+    start(gateways.config(1, devices=tap(lab, 1)), watch=False)
+    with bridged(lab):
+        works(lab)
+
+
+def test_device_memif(start, lab):
+    if lab.current and lab.current.running():
+        lab.current.stop()
+    with memif_bridge(lab) as devices:
+        gateway = start(gateways.config(1, devices=devices), watch=False)
+        works(lab)
+        gateway.stop()

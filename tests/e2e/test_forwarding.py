@@ -1,0 +1,231 @@
+"""Real clients, real servers: what a user sees of the gateway."""
+
+import socket
+import time
+
+import pytest
+
+from rig.frames import TCP, toa_of, toa_options
+from rig.lab import CIP, CIP6, LIPS, LIPS6, RIPS6, VIP, VIP6
+
+# (where the client dials, its address, what the real server may see as source)
+WAYS = {
+    "v4": (f"http://{VIP}/", CIP, LIPS),
+    "v6": (f"http://[{VIP6}]/", CIP6, LIPS6),
+    "6to4": (f"http://[{VIP6}]:8064/", CIP6, LIPS),
+    "4to6": (f"http://{VIP}:8046/", CIP, LIPS6),
+    "router-v4": (f"http://{VIP}:81/", CIP, LIPS),
+    "router-v6": (f"http://[{VIP6}]:81/", CIP6, LIPS6),
+}
+CROSSING = {"6to4", "4to6"}
+
+
+def curl(namespace, url, *options):
+    return namespace.run("curl", "-sS", "--max-time", 5, *options, url).stdout.split()
+
+
+@pytest.mark.parametrize("way", [pytest.param(w, marks=pytest.mark.daemon if w in CROSSING else ()) for w in WAYS])
+def test_conformance_P1_curl_reaches_nginx_from_a_local_address(gateway, lab, way):
+    url, _, lips = WAYS[way]
+    answers = [curl(lab.client, url) for _ in range(4)]
+    assert all(source in lips for _, source, _ in answers)
+    names = {name for name, _, _ in answers}
+    assert names == ({"rs3"} if "router" in way else {"rs1", "rs2"})
+
+
+@pytest.mark.offloads(True)
+@pytest.mark.parametrize("way", ["v4", "v6"])
+def test_conformance_G7_curl_with_peers_that_leave_checksums_to_a_device(gateway, lab, way):
+    before = [ns.counters("TcpInCsumErrors", "TcpInErrs") for ns in (lab.client, *lab.servers.values())]
+    for _ in range(4):
+        assert curl(lab.client, WAYS[way][0])[1] in WAYS[way][2]
+    after = [ns.counters("TcpInCsumErrors", "TcpInErrs") for ns in (lab.client, *lab.servers.values())]
+    assert before == after
+
+
+def to_server(packet, port):
+    return TCP in packet and packet[TCP].dport == port
+
+
+@pytest.mark.daemon
+@pytest.mark.parametrize("way", ["v4", "v6", "6to4", "4to6"])
+def test_conformance_J1_toa_names_the_client_on_the_documented_packets(gateway, lab, way):
+    url, cip, _ = WAYS[way]
+    cport = int(curl(lab.client, url, "-w", "%{local_port}")[-1])
+    gateway.watch.stop()
+    packets = [f.packet for c in gateway.watch.servers.values() for f in c.frames if not f.outgoing]
+    packets = [p for p in packets if to_server(p, 8080)]
+    assert packets, "no segment reached a real server"
+    syn = [p for p in packets if p[TCP].flags.S]
+    isn = None
+    for capture in gateway.watch.servers.values():
+        for frame in capture.frames:
+            packet = frame.packet
+            if frame.outgoing and TCP in packet and packet[TCP].sport == 8080 and packet[TCP].flags == "SA":
+                isn = packet[TCP].seq
+    before_payload = [p for p in packets if p[TCP].flags.S or (p[TCP].ack - isn) % 2**32 <= 1]
+    later = [p for p in packets if p not in before_payload]
+    assert syn and len(before_payload) >= 3 and later
+    for packet in before_payload:
+        assert toa_of(packet) == (cip, cport), packet.summary()
+        assert len(toa_options(packet)) == 1
+        assert packet[TCP].options[0][0] == 254, "TOA comes first among the options"
+    assert not any(toa_options(p) for p in later if not p[TCP].flags.R)
+
+
+def test_a_dialled_port_of_a_range_answers_from_that_port(gateway, lab):
+    for port in (1010, 1013, 1019):
+        with lab.client.connect(VIP, port) as connection:
+            assert connection.getpeername()[1] == port
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert b"200 OK" in connection.recv(4096)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_echo(gateway, lab, family):
+    vip, lips = (VIP, LIPS) if family == 4 else (VIP6, LIPS6)
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    seen = set()
+    for number in range(8):
+        with lab.client.socket(kind, socket.SOCK_DGRAM) as client:
+            client.connect((vip, 9000))
+            for size in (0, 1, 512, 1400):
+                payload = bytes([number]) * size
+                client.send(payload)
+                answer = client.recv(2048)
+                name, source, _ = answer.split(b" ", 3)[:3]
+                assert answer.endswith(payload) and source.decode() in lips
+            seen.add(name)
+    assert seen == {b"rs1", b"rs2"}
+
+
+@pytest.mark.daemon
+def test_a_datagram_through_families(start, lab, workers):
+    from rig.gateway import config, service
+    gateway = start(config(workers, [
+        service("echo64", f"[{VIP6}]:9000", 9000, protocol="udp", client_address="none"),
+        service("echo46", f"{VIP}:9000", 9000, table=RIPS6, protocol="udp", client_address="none"),
+    ]))
+    for kind, vip, lips in ((socket.AF_INET6, VIP6, LIPS), (socket.AF_INET, VIP, LIPS6)):
+        with lab.client.socket(kind, socket.SOCK_DGRAM) as client:
+            client.connect((vip, 9000))
+            client.send(b"hello")
+            answer = client.recv(2048)
+            assert answer.split()[1].decode() in lips and answer.endswith(b"hello")
+    assert gateway.running()
+
+
+@pytest.mark.parametrize("url", [f"http://{VIP}/big", f"http://[{VIP6}]/big"], ids=["v4", "v6"])
+def test_a_megabyte_arrives_as_it_was(gateway, lab, url):
+    done = lab.client.run("sh", "-c", f"curl -sS --max-time 20 '{url}' | sha256sum")
+    expected = lab.client.run("sha256sum", lab.directory / "rs1" / "big").stdout.split()[0]
+    assert done.stdout.split()[0] == expected
+
+
+def test_conformance_H10_same_source_port_to_two_services_of_one_server(gateway, lab):
+    source = ("", 50999)
+    with lab.client.connect(VIP, 80, source=source) as one, lab.client.connect(VIP, 9000, source=source) as other:
+        one.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        other.sendall(b"who\n")
+        assert b"200 OK" in one.recv(4096)
+        assert other.recv(4096).startswith(b"rs")
+
+
+def test_conformance_I12_half_close_streams_on(gateway, lab):
+    with lab.client.connect(VIP, 9000) as connection:
+        connection.sendall(b"halfclose 3000000\n")
+        connection.shutdown(socket.SHUT_WR)
+        total = 0
+        while data := connection.recv(1 << 16):
+            total += len(data)
+    assert total == 3_000_000
+
+
+def test_conformance_I16_a_real_server_that_refuses_is_heard_at_once(gateway, lab):
+    with pytest.raises(ConnectionRefusedError):
+        lab.client.connect(VIP, 82, timeout=2)
+
+
+def test_conformance_F13_port_unreachable_of_a_udp_server_reaches_the_client(gateway, lab):
+    with lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM, timeout=2) as client:
+        client.connect((VIP, 82))
+        client.send(b"anyone?")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)
+
+
+def test_conformance_C9_a_port_without_service_is_refused(gateway, lab):
+    for vip in (VIP, VIP6):
+        with pytest.raises(ConnectionRefusedError):
+            lab.client.connect(vip, 4444, timeout=2)
+        kind = socket.AF_INET6 if ":" in vip else socket.AF_INET
+        with lab.client.socket(kind, socket.SOCK_DGRAM, timeout=2) as client:
+            client.connect((vip, 4444))
+            client.send(b"anyone?")
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(100)
+
+
+def test_conformance_F1_ping_of_every_size(gateway, lab):
+    for vip in (VIP, VIP6):
+        for size in (0, 8, 56, 1400):
+            lab.client.run("ping", "-c", 3, "-i", 0.01, "-W", 2, "-s", size, vip)
+
+
+@pytest.mark.daemon
+@pytest.mark.hairpin
+def test_conformance_H13_a_real_server_is_a_client_of_the_vip(gateway, lab):
+    for name in ("rs1", "rs2"):
+        for url in (f"http://{VIP}/", f"http://[{VIP6}]/"):
+            answered = {curl(lab.servers[name], url)[0] for _ in range(4)}
+            assert answered == {"rs1", "rs2"}, "scheduled to itself and to the other"
+
+
+@pytest.mark.daemon
+def test_dns_like_pairs_use_one_session_conformance_H11(gateway, lab):
+    """Two datagrams of a new 5-tuple back to back, as a resolver sends A and AAAA."""
+    for _ in range(200):
+        with lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect((VIP, 9000))
+            client.send(b"A")
+            client.send(b"AAAA")
+            first, second = client.recv(100), client.recv(100)
+            assert first.rsplit(b" ", 1)[0] == second.rsplit(b" ", 1)[0]
+            assert {first.rsplit(b" ", 1)[1], second.rsplit(b" ", 1)[1]} == {b"A", b"AAAA"}
+
+
+def test_conformance_I9_the_same_client_port_again_and_again(gateway, lab):
+    """A client that reuses its port at once is served at once: no first SYN is dropped."""
+    worst = 0.0
+    for _ in range(100):
+        started = time.monotonic()
+        with lab.client.connect(VIP, 9000, source=("", 51000)) as connection:
+            worst = max(worst, time.monotonic() - started)
+            connection.sendall(b"stay\n")
+            assert connection.recv(100)
+            # A reset by the client leaves no TIME_WAIT here, as a restarted client would not.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert worst < 0.5
+
+
+def test_many_clients_at_once(gateway, lab):
+    """500 connections held open together all answer."""
+    connections = [lab.client.connect(VIP, 9000) for _ in range(500)]
+    try:
+        for connection in connections:
+            connection.sendall(b"stay\n")
+        answers = [connection.recv(100) for connection in connections]
+        assert all(answers)
+        # (real server, LIP, lport) names each of them.
+        assert len(set(answers)) == 500
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_conformance_B12_neighbours_forgotten_by_the_peers_are_answered_again(gateway, lab):
+    lab.forget_neighbours()
+    for vip in (VIP, VIP6):
+        with lab.client.connect(vip, 9000) as connection:
+            connection.sendall(b"who\n")
+            assert connection.recv(100)
