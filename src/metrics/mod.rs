@@ -217,11 +217,9 @@ impl Scrape {
     }
 
     fn encode_pools(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let mut family = Family::new(encoder, Gauge, "pool_leased", "Leases held per local address")?;
+        let mut family = Family::new(encoder, Gauge, "pool_leased", "Leases held, finished sessions included")?;
         for pool in &self.pools {
-            for lip in &pool.by_address {
-                family.sample([("pool", &*pool.name), ("address", &*lip.address)], lip.leased)?;
-            }
+            family.sample([("pool", &*pool.name)], pool.leased)?;
         }
         type Read = fn(&view::DestinationUse) -> u64;
         let destinations: [(&str, &str, Read); 2] = [
