@@ -4,7 +4,8 @@
 //!
 //! | floor | module | what lives there |
 //! |---|---|---|
-//! | 6 | `bin/` | `fullnatd`, `fullnatctl` |
+//! | 7 | `bin/` | `fullnatd`, `fullnatctl` |
+//! | 6 | `gateway` | from a configuration to running workers, and back to nothing |
 //! | 5 | [`control`], [`metrics`] | the control socket, its types, the exposition of counters |
 //! | 4 | [`worker`] | the run-to-completion loop, hand-off rings, mailboxes, published counters |
 //! | 4 | [`config`] | the configuration file: model, validation, the snapshot made of it |
@@ -13,8 +14,8 @@
 //! | 1 | [`steering`] | which worker is the home of a packet |
 //! | 0 | [`wire`], [`cpu`], [`clock`], [`id`] | headers, checksums and options; prefetch and huge-page memory; time; numbers |
 //!
-//! [`dpdk`] stands beside the house: it implements the packet-buffer trait of [`path`] and is named only by
-//! the binaries' glue in [`worker`]'s runtime. `dpdk` and [`cpu`] hold all unsafe code.
+//! `dpdk` stands beside the house: it implements the packet-buffer trait of [`path`] and is named only by `gateway`,
+//! which puts everything together. `dpdk` and [`cpu`] hold all unsafe code.
 
 pub mod clock;
 pub mod config;
@@ -22,6 +23,8 @@ pub mod control;
 pub mod cpu;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+#[cfg(feature = "dpdk")]
+pub mod gateway;
 pub mod id;
 pub mod local_pool;
 pub mod metrics;

@@ -27,6 +27,6 @@ pub mod view;
 
 pub use configuration::{Configuration, Desired};
 pub use listener::{ListenError, Listener, ListenerConfig};
-pub use plane::{ControlPlane, Links, WorkerHandle};
+pub use plane::{ControlPlane, Links, Wanted, WorkerHandle};
 pub use refusal::Refusal;
 pub use server::{ControlThread, serve, start};

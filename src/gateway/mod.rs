@@ -1,0 +1,338 @@
+//! The gateway as a whole: from a checked configuration to running workers, and back to nothing.
+//!
+//! ```text
+//!  config ──> EAL ──> devices, pool ──> ports ──> first snapshot ──> workers ──> control socket ──> ready
+//!                                                                       │
+//!  stop: control socket closed, workers joined, ports closed, EAL cleaned up, in this order
+//! ```
+//! The one place that knows DPDK, the workers and control at the same time.
+
+mod configuration;
+mod cores;
+mod ports;
+mod runtime;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_queue::ArrayQueue;
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::clock::Tick;
+use crate::config::{BuildError, Config, HugePages, Idle, PortFacts, Requirements};
+use crate::control::{self, ControlPlane, ControlThread, ListenerConfig, WorkerHandle};
+use crate::dpdk::{self, Clock, DeviceError, Eal, EalError, LcoreError, Mempool, PoolError, PortError, WorkerThread};
+use crate::id::WorkerId;
+use crate::path::neighbour::NeighbourConfig;
+use crate::path::{Engine, ShardConfig};
+use crate::service::snapshot::Snapshot;
+use crate::session::TableError;
+use crate::steering::{Steering, SteeringError};
+use crate::worker::mailbox::{WorkerEnd, mailbox};
+use crate::worker::published::Published;
+use crate::worker::{IdlePolicy, Outlet, Ring, Worker};
+
+use configuration::Running;
+pub use cores::Cores;
+use ports::{DeviceLinks, HELD_MAX, Queues};
+use runtime::{Buffers, Dpdk};
+
+/// Entries of the table that spreads flows over workers; the size that most NICs have at least.
+const RETA_LEN: usize = 128;
+/// Sessions of one worker that others may keep for it.
+const GUESTS_MAX: usize = 65_536;
+/// ARP and ND messages that a worker acts on per second.
+const NEIGHBOUR_MESSAGES_PER_SECOND: u32 = 2_000;
+
+/// Why the gateway did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// see [`EalError`]
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    /// see [`DeviceError`]
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// see [`PoolError`]
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// see [`PortError`]
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// see [`LcoreError`]
+    #[error(transparent)]
+    Lcore(#[from] LcoreError),
+    /// see [`TableError`]
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// see [`SteeringError`]
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// see [`BuildError`]
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// see [`control::ListenError`]
+    #[error(transparent)]
+    Listen(#[from] control::ListenError),
+    /// see [`control::Refusal`]
+    #[error("{0}")]
+    Control(control::Refusal),
+    /// The kernel refused something that always works.
+    #[error("{what} failed: {error}")]
+    System {
+        /// what was tried
+        what: &'static str,
+        /// what came of it
+        error: String,
+    },
+}
+
+/// A running gateway; stops when dropped.
+pub struct Gateway {
+    // Fields drop in this order.
+    control: Option<ControlThread>,
+    workers: Workers,
+    plane: Arc<ControlPlane>,
+    _ports: Vec<Arc<dpdk::Port>>,
+    _pool: Mempool,
+    _eal: Eal,
+}
+
+/// The workers' threads; told to stop and joined when dropped.
+struct Workers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts everything. What was started already is undone if a later step fails.
+    pub fn start(path: &Path, config: Config) -> Result<Gateway, StartError> {
+        let cores = Cores::choose(&config.dataplane, &dpdk::allowed_cores());
+        if cores.crowded {
+            tracing::warn!("workers or control share a CPU; expect half the speed, or give the machine more cores");
+        }
+        let names: Vec<&str> = config.ports.iter().map(|port| port.device.as_str()).collect();
+        let eal = Eal::init(&config.dataplane.eal, cores.control, &names)?;
+        let (devices, pool) = ports::open(&eal, &config)?;
+        let steering = Arc::new(steering(&config)?);
+
+        let workers = usize::from(config.dataplane.workers);
+        let mut queues: Vec<Queues> = (0..workers).map(|_| Queues::default()).collect();
+        let mut started = Vec::new();
+        for (device, port) in devices.into_iter().zip(&config.ports) {
+            let running = ports::start(device, &config, port, &steering, &pool, &mut queues)?;
+            tracing::info!(
+                port = port.name,
+                driver = running.capabilities().driver,
+                queues = running.features().rx_queues,
+                rss = running.features().rss,
+                "port is up"
+            );
+            started.push(Arc::new(running));
+        }
+        let facts = started.iter().zip(&config.ports).map(|(port, wanted)| facts(port, wanted.checksum_offload));
+        let (running, snapshot) = Running::start(path, config.clone(), facts.collect(), steering)?;
+
+        let (workers, handles) = start_workers(&eal, &config, &cores, &pool, queues, &snapshot)?;
+        let links = DeviceLinks {
+            ports: started.clone(),
+            devices: config.ports.iter().map(|port| port.device.as_str().to_owned()).collect(),
+        };
+        let plane = ControlPlane::new(Box::new(running), snapshot, handles, Box::new(links))
+            .map_err(StartError::Control)?;
+        let listener =
+            ListenerConfig { path: config.control.socket.clone(), group: config.control.group.clone() };
+        let control = control::start(&listener, plane.clone())?;
+        Ok(Gateway { control: Some(control), workers, plane, _ports: started, _pool: pool, _eal: eal })
+    }
+
+    /// Reads the configuration file again and applies it. What it says is told in the log.
+    pub fn reload(&self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let wanted = control::Wanted::Whole(control::Desired::File);
+        match runtime.block_on(self.plane.change(wanted, false)) {
+            Ok(applied) => tracing::info!(generation = applied.generation, "configuration reloaded"),
+            Err(refusal) => tracing::error!("configuration not reloaded: {}", refusal.full_text()),
+        }
+    }
+
+    /// Whether all workers still run.
+    pub fn is_alive(&self) -> bool {
+        self.workers.threads.iter().all(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.take() {
+            control.shut_down();
+        }
+    }
+}
+
+fn steering(config: &Config) -> Result<Steering, StartError> {
+    let workers = usize::from(config.dataplane.workers);
+    Ok(match config.dataplane.rss_key {
+        Some(key) => Steering::with_key(workers, reta_len(workers), key)?,
+        None => Steering::random(workers, reta_len(workers), entropy()?)?,
+    })
+}
+
+/// At least four entries per worker, so that the shares differ little.
+fn reta_len(workers: usize) -> usize {
+    (workers * 4).next_power_of_two().clamp(RETA_LEN, 512)
+}
+
+fn entropy<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|error| StartError::System { what: "drawing random numbers", error: error.to_string() })?;
+    Ok(bytes)
+}
+
+fn facts(port: &dpdk::Port, checksum_offload: bool) -> PortFacts {
+    let features = port.features();
+    PortFacts {
+        mac: port.mac(),
+        mtu: port.mtu(),
+        checksum_offload: checksum_offload && features.tx_checksum,
+        partial_checksums: features.partial_checksums,
+    }
+}
+
+/// Starts one thread per worker; each allocates its shard on its own core.
+fn start_workers(
+    eal: &Eal,
+    config: &Config,
+    cores: &Cores,
+    pool: &Mempool,
+    queues: Vec<Queues>,
+    snapshot: &Arc<Snapshot>,
+) -> Result<(Workers, Vec<WorkerHandle>), StartError> {
+    let count = queues.len();
+    let rings: Vec<Ring<dpdk::Mbuf>> =
+        (0..count).map(|_| Arc::new(ArrayQueue::new(config.dataplane.hand_off_ring as usize))).collect();
+    let clock = Clock::calibrate();
+    let isn_secret = entropy()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut workers = Workers { stop: stop.clone(), threads: Vec::new() };
+    let mut handles = Vec::new();
+    let (tell, told) = mpsc::channel();
+    for (number, queues) in queues.into_iter().enumerate() {
+        let (control_end, worker_end) = mailbox();
+        let published = Arc::new(Published::new(config.ports.len()));
+        handles.push(WorkerHandle { mailbox: control_end, published: published.clone() });
+        let seat = Seat {
+            eal: eal.clone(),
+            core: cores.workers[number],
+            shard: shard_config(config, number as u16, isn_secret)?,
+            snapshot: snapshot.clone(),
+            queues,
+            rings: rings.clone(),
+            pool: pool.clone(),
+            mailbox: worker_end,
+            published,
+            clock,
+            idle: match config.dataplane.idle {
+                Idle::Poll => IdlePolicy::Poll,
+                Idle::Adaptive => IdlePolicy::Adaptive,
+            },
+        };
+        let (tell, stop) = (tell.clone(), stop.clone());
+        let thread = thread::Builder::new()
+            .name(format!("fullnat-w{number}"))
+            .spawn(move || seat.take(&tell, &stop))
+            .map_err(|error| StartError::System { what: "starting a thread", error: error.to_string() })?;
+        workers.threads.push(thread);
+    }
+    for _ in 0..count {
+        told.recv().unwrap_or_else(|_| {
+            Err(StartError::System { what: "starting a worker", error: "it ended".to_owned() })
+        })?;
+    }
+    Ok((workers, handles))
+}
+
+fn shard_config(config: &Config, worker: u16, isn_secret: [u8; 16]) -> Result<ShardConfig, StartError> {
+    let (dataplane, requirements) = (&config.dataplane, Requirements::of(config));
+    let seed: [u8; 32] = entropy()?;
+    let neighbours = &config.neighbours;
+    Ok(ShardConfig {
+        worker: WorkerId(worker),
+        workers: dataplane.workers,
+        sessions_max: dataplane.sessions_per_worker(),
+        huge_pages: dataplane.huge_pages != HugePages::Off,
+        lease_books_max: requirements.lease_books_max as usize,
+        destinations_max: requirements.lease_destinations_max as usize,
+        guests_max: GUESTS_MAX.min(dataplane.sessions_per_worker() as usize),
+        refusals_per_second: config.refusal.per_second,
+        neighbours: NeighbourConfig {
+            capacity: neighbours.entries_max,
+            reachable_ticks: neighbours.reachable_secs * Tick::PER_SECOND,
+            retry_ticks: (neighbours.retransmit_millis * Tick::PER_SECOND).div_ceil(1000),
+            attempts: neighbours.probes,
+            queue_len: neighbours.queue_len,
+            queue_total: HELD_MAX,
+            messages_per_second: NEIGHBOUR_MESSAGES_PER_SECOND,
+            worker: WorkerId(worker),
+            workers: dataplane.workers,
+            seed: u64::from_ne_bytes(*seed.first_chunk().expect("32 bytes")),
+        },
+        seed,
+        isn_secret,
+    })
+}
+
+/// Everything a worker takes with it to its core.
+struct Seat {
+    eal: Eal,
+    core: usize,
+    shard: ShardConfig,
+    snapshot: Arc<Snapshot>,
+    queues: Queues,
+    rings: Vec<Ring<dpdk::Mbuf>>,
+    pool: Mempool,
+    mailbox: WorkerEnd,
+    published: Arc<Published>,
+    clock: Clock,
+    idle: IdlePolicy,
+}
+
+impl Seat {
+    fn take(self, tell: &mpsc::Sender<Result<(), StartError>>, stop: &AtomicBool) {
+        let entered = WorkerThread::enter(&self.eal, self.core);
+        let engine = Engine::new(&self.shard, self.snapshot, self.clock.now());
+        let (thread, engine) = match (entered, engine) {
+            (Ok(thread), Ok(engine)) => (thread, engine),
+            (Err(error), _) => return drop(tell.send(Err(error.into()))),
+            (_, Err(error)) => return drop(tell.send(Err(error.into()))),
+        };
+        let inbox = self.rings[self.shard.worker.index()].clone();
+        let worker = Worker::<Dpdk> {
+            engine,
+            rx: self.queues.rx,
+            outlet: Outlet::new(self.queues.tx, self.rings, Buffers(self.pool)),
+            inbox,
+            mailbox: self.mailbox,
+            published: self.published,
+            clock: self.clock,
+            idle: self.idle,
+        };
+        let _ = tell.send(Ok(()));
+        worker.run(stop);
+        drop(thread);
+    }
+}

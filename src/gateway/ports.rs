@@ -1,0 +1,127 @@
+//! From configured ports to running ones, and who polls which queue.
+//!
+//! A worker polls the queue of its own number on every port. A device with fewer receive queues than workers is polled
+//! by the first ones, which hand over what is not theirs; a device with more has them shared out. Where a worker has no
+//! transmit queue, its frames leave through the worker that has one.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Port as PortConfig};
+use crate::control::view;
+use crate::dpdk::{
+    self, Device, Eal, Mempool, PoolDemand, Port, PortSettings, Rss, RxQueue, StartedPort, TxQueue, data_room,
+};
+use crate::id::{PortId, WorkerId};
+use crate::steering::Steering;
+use crate::worker::TxPort;
+
+use super::StartError;
+use super::runtime::Dpdk;
+
+/// Packets that may wait for neighbours, per worker.
+pub(super) const HELD_MAX: u16 = 1024;
+
+/// The queues of one worker.
+#[derive(Default)]
+pub(super) struct Queues {
+    pub rx: Vec<(PortId, RxQueue)>,
+    pub tx: Vec<TxPort<Dpdk>>,
+}
+
+/// Opens all devices of a configuration and makes the pool that they receive into.
+pub(super) fn open(eal: &Eal, config: &Config) -> Result<(Vec<Device>, Mempool), StartError> {
+    let devices = config
+        .ports
+        .iter()
+        .map(|port| Device::probe(eal, port.device.as_str()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+    let count = config.dataplane.mbufs.unwrap_or_else(|| demand(config, &devices).buffers());
+    let socket = devices.iter().find_map(|device| device.capabilities().numa_socket);
+    let pool = Mempool::create(eal, "fullnat", count, data_room(mtu), socket)?;
+    Ok((devices, pool))
+}
+
+/// Every place where a packet buffer can be at one time.
+fn demand(config: &Config, devices: &[Device]) -> PoolDemand {
+    let dataplane = &config.dataplane;
+    let workers = u32::from(dataplane.workers);
+    let queues = |port: &PortConfig| u32::from(port.queues.unwrap_or(dataplane.workers));
+    let per_queue = u32::from(dataplane.rx_ring) + u32::from(dataplane.tx_ring);
+    PoolDemand {
+        descriptors: config.ports.iter().map(|port| queues(port) * per_queue).sum(),
+        workers,
+        ports: config.ports.len() as u32,
+        hand_off: if workers > 1 { workers * dataplane.hand_off_ring } else { 0 },
+        held: workers * u32::from(HELD_MAX),
+        kept: devices.iter().map(Device::frames_kept).sum(),
+    }
+}
+
+/// Starts one port and shares out its queues.
+pub(super) fn start(
+    device: Device,
+    config: &Config,
+    port: &PortConfig,
+    steering: &Steering,
+    pool: &Mempool,
+    queues: &mut [Queues],
+) -> Result<Port, StartError> {
+    let wanted = port.queues.unwrap_or(config.dataplane.workers);
+    let rx_queues = wanted.min(device.capabilities().rx_queues_max).max(1);
+    let key = steering.key().first_chunk::<40>().expect("a key of 52 bytes");
+    let spread: Vec<u16> = steering.reta().iter().map(|worker| worker.0 % rx_queues).collect();
+    let in_hardware = config.dataplane.steering == crate::config::Steering::Auto && rx_queues > 1;
+    let settings = PortSettings {
+        mtu: port.mtu,
+        rx_queues,
+        tx_queues: wanted,
+        rx_descriptors: config.dataplane.rx_ring,
+        tx_descriptors: config.dataplane.tx_ring,
+        rss: in_hardware.then_some(Rss { key, queues: &spread }),
+        promiscuous: port.promiscuous,
+    };
+    let StartedPort { port: started, rx, tx } = device.start(&settings, pool)?;
+    let workers = queues.len();
+    for (index, queue) in rx.into_iter().enumerate() {
+        queues[index % workers].rx.push((port.id, queue));
+    }
+    share_out(tx, queues);
+    Ok(started)
+}
+
+fn share_out(tx: Vec<TxQueue>, queues: &mut [Queues]) {
+    let owned = tx.len();
+    let mut tx = tx.into_iter();
+    for (worker, queues) in queues.iter_mut().enumerate() {
+        queues.tx.push(match tx.next() {
+            Some(queue) => TxPort::Queue(queue),
+            None => TxPort::Via(WorkerId((worker % owned) as u16)),
+        });
+    }
+}
+
+/// What the devices say of themselves, for control.
+pub(super) struct DeviceLinks {
+    pub ports: Vec<Arc<Port>>,
+    pub devices: Vec<String>,
+}
+
+impl crate::control::Links for DeviceLinks {
+    fn link(&self, port: PortId) -> view::Link {
+        let (device, port) = (&self.devices[port.index()], &self.ports[port.index()]);
+        let dpdk::Link { up, speed_mbps, .. } = port.link();
+        let (stats, features) = (port.stats(), port.features());
+        view::Link {
+            device: device.clone(),
+            driver: port.capabilities().driver.clone(),
+            up,
+            speed_mbps,
+            rx_queues: features.rx_queues,
+            tx_queues: features.tx_queues,
+            rx_missed: stats.rx_missed,
+            rx_errors: stats.rx_errors,
+            rx_no_buffer: stats.rx_no_buffer,
+        }
+    }
+}
