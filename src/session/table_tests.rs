@@ -345,18 +345,18 @@ fn staged_look_ups_per_second() {
     #[inline(never)]
     fn look_up_burst(table: &mut SessionTable, burst: &[Tuple; BURST]) {
         let v6 = !is_v4(&burst[0]);
-        let hashes = burst.each_ref().map(|tuple| {
-            let hash = table.hash(tuple);
-            table.prefetch_buckets(hash);
-            hash
-        });
-        let candidates = hashes.map(|hash| {
-            let candidate = table.probe(hash);
-            table.prefetch_entry(candidate, v6);
-            candidate
-        });
-        for ((tuple, hash), candidate) in burst.iter().zip(hashes).zip(candidates) {
-            let (session, _) = table.confirm(tuple, hash, candidate).expect("it lives");
+        let mut hashes = [KeyHash(0); BURST];
+        let mut candidates = [Candidate::NONE; BURST];
+        for (tuple, hash) in burst.iter().zip(&mut hashes) {
+            *hash = table.hash(tuple);
+            table.prefetch_buckets(*hash);
+        }
+        for (hash, candidate) in hashes.iter().zip(&mut candidates) {
+            *candidate = table.probe(*hash);
+            table.prefetch_entry(*candidate, v6);
+        }
+        for ((tuple, hash), candidate) in burst.iter().zip(&hashes).zip(&candidates) {
+            let (session, _) = table.confirm(tuple, *hash, *candidate).expect("it lives");
             table.hot_mut(session).packets += 1;
         }
     }

@@ -5,12 +5,12 @@
 //! judge is whether a segment is genuine; the path keeps a RST or SYN outside the window away from it (RFC 5961).
 //! One transition is one load from a table of 88 bytes.
 
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::entry::Direction;
 
 /// The state of a session, by the names of the kernel's `ip_vs_proto_tcp.c`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromZeros)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(u8)]
 pub enum State {
     /// no packet yet
