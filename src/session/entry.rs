@@ -1,5 +1,5 @@
-//! A session's memory: one hot cache line that every packet touches, one cold line for its beginning and end, and a
-//! third line of addresses that only sessions with an IPv6 side have.
+//! A session's memory: one hot cache line that every packet touches, one cold line for its beginning and end,
+//! and a third line of addresses that only sessions with an IPv6 side have.
 //!
 //! ```text
 //! client  CIP:cport -> VIP:vport   [gateway]   LIP:lport -> RIP:rport  real server
@@ -83,8 +83,8 @@ impl Flags {
 
 /// What every packet of a session reads and writes: one cache line.
 ///
-/// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the fields here
-/// are 0. L4 ports are in host order.
+/// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the
+/// fields here are 0. L4 ports are in host order.
 #[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Hot {
@@ -126,8 +126,8 @@ pub struct Hot {
     pub next_seq_inbound: u32,
     /// sequence number after the furthest byte the real server has sent
     pub next_seq_outbound: u32,
-    /// one's-complement difference that the new addresses and ports make in the L4 checksum, inbound; the outbound
-    /// one is its complement (RFC 1624)
+    /// one's-complement difference that the new addresses and ports make in the L4 checksum, inbound; the
+    /// outbound one is its complement (RFC 1624)
     pub checksum_delta: u16,
     /// the route generation for which the next hops hold
     pub route_epoch: u16,
@@ -176,8 +176,8 @@ impl Hot {
 
     /// Whether an IPv4 tuple is this session's key of `direction`.
     ///
-    /// The direction chooses an address, not a branch: of random packets half would be predicted wrong, at more than the
-    /// cost of the whole compare.
+    /// The direction chooses an address, not a branch: of random packets half would be predicted wrong, at
+    /// more than the cost of the whole compare.
     #[inline(always)]
     pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction) -> bool {
         let words: &[u32; 16] = transmute_ref!(self);
@@ -220,7 +220,8 @@ impl Hot {
 #[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Cold {
-    /// links of the timer wheel's slot, owned by the wheel; of the free list, owned by the table, where no session lives
+    /// links of the timer wheel's slot, owned by the wheel; of the free list, owned by the table, where no
+    /// session lives
     pub(super) timer_next: u32,
     /// see `timer_next`
     pub(super) timer_prev: u32,
