@@ -1,7 +1,10 @@
 //! Time as the packet path sees it: read once per burst and passed down.
 
+use zerocopy::{FromZeros, Immutable, IntoBytes};
+
 /// Coarse monotonic time in units of 10 ms since start; wraps after 497 days, compared only by [`Tick::since`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, zerocopy::FromZeros)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromZeros, Immutable, IntoBytes)]
+#[repr(transparent)]
 pub struct Tick(pub u32);
 
 impl Tick {

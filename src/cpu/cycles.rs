@@ -2,12 +2,13 @@
 
 /// The processor's time-stamp counter in its own constant-rate cycles, monotonic on one core.
 ///
-/// It is not fenced: loads and stores around it may move across it by some tens of cycles, which does not matter for the
-/// duration of a burst and keeps the read out of the pipeline's way.
+/// It is not fenced: loads and stores around it may move across it by some tens of cycles, which does not
+/// matter for the duration of a burst and keeps the read out of the pipeline's way.
 #[inline(always)]
 pub fn tsc() -> u64 {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: RDTSC exists on every x86-64 processor, has no memory operand and Linux leaves it enabled in user mode.
+    // SAFETY: RDTSC exists on every x86-64 processor, has no memory operand and Linux leaves it enabled in
+    // user mode.
     unsafe {
         core::arch::x86_64::_rdtsc()
     }

@@ -1,9 +1,9 @@
 //! Arrays of cache lines on huge pages: what the large tables of a worker live in.
 //!
-//! A random access to a table of a gigabyte misses the TLB as well as the caches; 2 MiB pages take a quarter to a third off
-//! its cost. An array is mapped once, begins as zeros, never grows or moves, and is unmapped when dropped. The kernel
-//! gives a page only when it is first touched, so a table sized for the worst case costs what is used of it; only
-//! reserved huge pages ([`Pages::Reserved`]) are set aside at once.
+//! A random access to a table of a gigabyte misses the TLB as well as the caches; 2 MiB pages take a quarter
+//! to a third off its cost. An array is mapped once, begins as zeros, never grows or moves, and is unmapped
+//! when dropped. The kernel gives a page only when it is first touched, so a table sized for the worst case
+//! costs what is used of it; only reserved huge pages ([`Pages::Reserved`]) are set aside at once.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -20,7 +20,8 @@ const HUGE_PAGE: usize = 2 << 20;
 /// What kind of pages to ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pages {
-    /// Huge pages reserved by the operator (hugetlb, `vm.nr_hugepages`); transparent ones where too few are left.
+    /// Huge pages reserved by the operator (hugetlb, `vm.nr_hugepages`); transparent ones where too few are
+    /// left.
     Reserved,
     /// Huge pages as the kernel has them (`madvise`), else small ones.
     Transparent,
@@ -78,7 +79,8 @@ pub struct HugeArray<T> {
     owned: PhantomData<T>,
 }
 
-// SAFETY: the array owns its mapping alone and hands out references only by the borrow rules, like a `Box<[T]>`.
+// SAFETY: the array owns its mapping alone and hands out references only by the borrow rules, like a
+// `Box<[T]>`.
 unsafe impl<T: Send> Send for HugeArray<T> {}
 // SAFETY: as above; a shared array gives only shared references.
 unsafe impl<T: Sync> Sync for HugeArray<T> {}
@@ -104,7 +106,8 @@ impl<T: FromZeros> HugeArray<T> {
             None => {
                 let (mapping, start) = Mapping::lazy(bytes)
                     .map_err(|errno| MapError::Refused { mebibytes: bytes.div_ceil(1 << 20), errno })?;
-                // SAFETY: `start` and `bytes` lie inside the mapping made above; the advice changes no contents.
+                // SAFETY: `start` and `bytes` lie inside the mapping made above; the advice changes no
+                // contents.
                 let advised = unsafe { madvise(start.cast(), bytes, MmapAdvise::MADV_HUGEPAGE) };
                 (mapping, start, if advised.is_ok() { PageKind::Transparent } else { PageKind::Small })
             }
@@ -124,10 +127,11 @@ impl<T> HugeArray<T> {
         (self.len * size_of::<T>()).next_multiple_of(HUGE_PAGE)
     }
 
-    /// Has the kernel give every page now, so that no first touch stalls the packet path later. What the kernel does not
-    /// give (before Linux 5.14, or short of memory) is given at the first touch as ever.
+    /// Has the kernel give every page now, so that no first touch stalls the packet path later. What the
+    /// kernel does not give (before Linux 5.14, or short of memory) is given at the first touch as ever.
     pub fn populate(&mut self) {
-        // SAFETY: the range is the array itself, which lies inside its mapping; populating changes no contents.
+        // SAFETY: the range is the array itself, which lies inside its mapping; populating changes no
+        // contents.
         let _ = unsafe {
             madvise(self.elements.cast(), self.len * size_of::<T>(), MmapAdvise::MADV_POPULATE_WRITE)
         };
@@ -139,8 +143,8 @@ impl<T> Deref for HugeArray<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `elements` is aligned and followed by `len` elements of mapped, readable memory that lives as long as
-        // self. They are initialised: the kernel gives zeros and `new` asked for `T: FromZeros`.
+        // SAFETY: `elements` is aligned and followed by `len` elements of mapped, readable memory that lives
+        // as long as self. They are initialised: the kernel gives zeros and `new` asked for `T: FromZeros`.
         unsafe { std::slice::from_raw_parts(self.elements.as_ptr(), self.len) }
     }
 }
@@ -174,8 +178,8 @@ impl Mapping {
         Some((mapping, start))
     }
 
-    /// Ordinary pages, given at the first touch; the start returned is aligned to a huge page, or the first and the last
-    /// of them could not be huge.
+    /// Ordinary pages, given at the first touch; the start returned is aligned to a huge page, or the first
+    /// and the last of them could not be huge.
     fn lazy(bytes: usize) -> Result<(Mapping, NonNull<u8>), Errno> {
         let mapping = Mapping::map(bytes + HUGE_PAGE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE)?;
         let skip = mapping.start.align_offset(HUGE_PAGE);
@@ -195,8 +199,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `map` and nobody else knows it; the array that lent it is gone. Unmapping a range
-        // of our own cannot fail in a way we could act upon.
+        // SAFETY: the range was mapped by `map` and nobody else knows it; the array that lent it is gone.
+        // Unmapping a range of our own cannot fail in a way we could act upon.
         let _ = unsafe { munmap(self.start.cast(), self.bytes) };
     }
 }

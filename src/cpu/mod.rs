@@ -1,9 +1,9 @@
-//! What the processor offers beyond plain Rust, as safe functions: prefetch, the cycle counter, SIMD compares and memory
-//! on huge pages.
+//! What the processor offers beyond plain Rust, as safe functions: prefetch, the cycle counter, SIMD compares
+//! and memory on huge pages.
 //!
-//! Owned by nobody: there is no state here but what [`HugeArray`] maps. Every function is inline and costs a few
-//! instructions; nothing allocates after a [`HugeArray`] is made. With `dpdk` this is the only module that holds unsafe
-//! code, and no pointer leaves it.
+//! Owned by nobody: there is no state here but what [`HugeArray`] maps. Every function is inline and costs a
+//! few instructions; nothing allocates after a [`HugeArray`] is made. With `dpdk` this is the only module
+//! that holds unsafe code, and no pointer leaves it.
 #![allow(unsafe_code)] // intrinsics and mmap have no safe form; each block below says why it is sound
 
 mod cycles;

@@ -1,5 +1,5 @@
-//! Hints that a cache line will be needed soon. A hint never faults and never changes what the program computes, so both
-//! functions are safe for every argument.
+//! Hints that a cache line will be needed soon. A hint never faults and never changes what the program
+//! computes, so both functions are safe for every argument.
 
 /// Starts to load the cache line that `value` begins in, into all levels of the cache.
 #[inline(always)]
@@ -7,8 +7,8 @@ pub fn prefetch<T>(value: &T) {
     prefetch_address(std::ptr::from_ref(value));
 }
 
-/// Starts to load the cache line that `slice[index]` begins in. An index outside the slice is a useless hint, not an
-/// error: a loop may run ahead of its end.
+/// Starts to load the cache line that `slice[index]` begins in. An index outside the slice is a useless hint,
+/// not an error: a loop may run ahead of its end.
 #[inline(always)]
 pub fn prefetch_index<T>(slice: &[T], index: usize) {
     prefetch_address(slice.as_ptr().wrapping_add(index));

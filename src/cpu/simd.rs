@@ -1,8 +1,10 @@
 //! Compares of many small values at once.
 
-/// Which of sixteen lanes equal `needle`: bit `2 * lane` of the answer is set for each that does; odd bits are 0.
+/// Which of sixteen lanes equal `needle`: bit `2 * lane` of the answer is set for each that does; odd bits
+/// are 0.
 ///
-/// Two bits per lane is how AVX2 answers (it makes masks of bytes); halving them would cost more than the caller's shift.
+/// Two bits per lane is how AVX2 answers (it makes masks of bytes); halving them would cost more than the
+/// caller's shift.
 #[inline(always)]
 pub fn equal_lanes(lanes: &[u16; 16], needle: u16) -> u32 {
     #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
@@ -23,8 +25,8 @@ fn equal_lanes_avx2(lanes: &[u16; 16], needle: u16) -> u32 {
     use core::arch::x86_64::{
         _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi16,
     };
-    // SAFETY: AVX2 is enabled for the whole build, or this function would not exist; the load reads the 32 bytes of
-    // `lanes` and needs no alignment.
+    // SAFETY: AVX2 is enabled for the whole build, or this function would not exist; the load reads the 32
+    // bytes of `lanes` and needs no alignment.
     let bytes = unsafe {
         let lanes = _mm256_loadu_si256(lanes.as_ptr().cast());
         _mm256_movemask_epi8(_mm256_cmpeq_epi16(lanes, _mm256_set1_epi16(needle as i16)))

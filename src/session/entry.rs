@@ -1,12 +1,14 @@
-//! A session's memory: one hot cache line that every packet touches, one cold line for its beginning and end, and a
-//! third line of addresses that only sessions with an IPv6 side have.
+//! A session's memory: one hot cache line that every packet touches, one cold line for its beginning and end,
+//! and a third line of addresses that only sessions with an IPv6 side have.
 //!
 //! ```text
 //! client  CIP:cport -> VIP:vport   [gateway]   LIP:lport -> RIP:rport  real server
 //!         `----- inbound key ----'             `---- outbound key ---' (seen reversed, as answers)
 //! ```
 
-use zerocopy::FromZeros;
+use std::mem::offset_of;
+
+use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 
 use super::key::{Keys, is_v4};
 use super::tcp_state::State;
@@ -28,7 +30,8 @@ pub enum Direction {
 }
 
 /// Facts about a session, one bit each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromZeros)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromZeros, Immutable, IntoBytes)]
+#[repr(transparent)]
 pub struct Flags(pub u16);
 
 impl Flags {
@@ -92,9 +95,9 @@ impl Flags {
 
 /// What every packet of a session reads and writes: one cache line.
 ///
-/// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the fields here
-/// are 0. L4 ports are in host order.
-#[derive(Clone, Debug, FromZeros)]
+/// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the
+/// fields here are 0. L4 ports are in host order.
+#[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Hot {
     /// client address
@@ -135,13 +138,28 @@ pub struct Hot {
     pub next_seq_inbound: u32,
     /// sequence number after the furthest byte the real server has sent
     pub next_seq_outbound: u32,
-    /// one's-complement difference that the new addresses and ports make in the L4 checksum, inbound; the outbound
-    /// one is its complement (RFC 1624)
+    /// one's-complement difference that the new addresses and ports make in the L4 checksum, inbound; the
+    /// outbound one is its complement (RFC 1624)
     pub checksum_delta: u16,
     /// the route generation for which the next hops hold
     pub route_epoch: u16,
     /// packets of both directions
     pub packets: u32,
+}
+
+/// Words of one key in [`Hot`]: source, destination, ports; the outbound key follows the inbound one.
+const KEY_WORDS: usize = 3;
+
+const _: () = assert!(offset_of!(Hot, cip) == 0 && offset_of!(Hot, vip) == 4);
+const _: () = assert!(offset_of!(Hot, cport) == 8 && offset_of!(Hot, vport) == 10);
+const _: () = assert!(offset_of!(Hot, rip) == 4 * KEY_WORDS && offset_of!(Hot, lip) == 4 * KEY_WORDS + 4);
+const _: () =
+    assert!(offset_of!(Hot, rport) == 4 * KEY_WORDS + 8 && offset_of!(Hot, lport) == 4 * KEY_WORDS + 10);
+
+/// Both ports of a tuple as they lie in [`Hot`].
+#[inline(always)]
+fn ports_word(tuple: &Tuple) -> u32 {
+    transmute!([tuple.sport, tuple.dport])
 }
 
 impl Hot {
@@ -170,38 +188,31 @@ impl Hot {
 
     /// Whether an IPv4 tuple is this session's key of `direction`.
     ///
-    /// Both keys are compared and one result taken: a branch on the direction of random packets is mispredicted half the
-    /// time and costs more than the compare.
+    /// The direction chooses an address, not a branch: of random packets half would be predicted wrong, at
+    /// more than the cost of the whole compare.
     #[inline(always)]
     pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction) -> bool {
-        let difference = |src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16| {
-            (u32::from_ne_bytes(src) ^ u32::from_ne_bytes(tuple.src.v4_octets()))
-                | (u32::from_ne_bytes(dst) ^ u32::from_ne_bytes(tuple.dst.v4_octets()))
-                | u32::from((sport ^ tuple.sport) | (dport ^ tuple.dport))
-        };
-        let inbound = difference(self.cip, self.vip, self.cport, self.vport);
-        let outbound = difference(self.rip, self.lip, self.rport, self.lport);
-        let of_direction = match direction {
-            Direction::Inbound => inbound,
-            Direction::Outbound => outbound,
-        };
-        let family = u32::from(self.flags.0 & Flags::v6(direction));
-        of_direction | family | u32::from(self.protocol ^ tuple.protocol as u8) == 0
+        let words: &[u32; 16] = transmute_ref!(self);
+        let [src, dst, ports] = [0, 1, 2].map(|word| words[KEY_WORDS * direction as usize + word]);
+        let difference = (src ^ u32::from_ne_bytes(tuple.src.v4_octets()))
+            | (dst ^ u32::from_ne_bytes(tuple.dst.v4_octets()))
+            | (ports ^ ports_word(tuple))
+            | u32::from(self.protocol ^ tuple.protocol as u8)
+            | u32::from(self.flags.0 & Flags::v6(direction));
+        difference == 0
     }
 
     /// Whether a tuple that is not of IPv4 is this session's key of `direction`; `wide` is the session's.
     #[inline(always)]
     pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction) -> bool {
-        let (src, dst, sport, dport) = match direction {
-            Direction::Inbound => (&wide.cip, &wide.vip, self.cport, self.vport),
-            Direction::Outbound => (&wide.rip, &wide.lip, self.rport, self.lport),
-        };
-        self.flags.has(Flags::v6(direction))
-            && *src == tuple.src
-            && *dst == tuple.dst
-            && sport == tuple.sport
-            && dport == tuple.dport
-            && self.protocol == tuple.protocol as u8
+        let words: &[u32; 16] = transmute_ref!(self);
+        let sides: &[[[u8; 16]; 2]; 2] = transmute_ref!(wide);
+        let [src, dst] = &sides[direction as usize];
+        let difference = (u128::from_ne_bytes(*src) ^ u128::from_ne_bytes(*tuple.src.octets()))
+            | (u128::from_ne_bytes(*dst) ^ u128::from_ne_bytes(*tuple.dst.octets()))
+            | u128::from(words[KEY_WORDS * direction as usize + 2] ^ ports_word(tuple))
+            | u128::from(self.protocol ^ tuple.protocol as u8);
+        difference == 0 && self.flags.has(Flags::v6(direction))
     }
 
     /// TCP or UDP.
@@ -218,10 +229,11 @@ impl Hot {
 }
 
 /// What only a session's beginning, its end and its timer touch.
-#[derive(Clone, Debug, FromZeros)]
+#[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Cold {
-    /// links of the timer wheel's slot, owned by the wheel; of the free list, owned by the table, where no session lives
+    /// links of the timer wheel's slot, owned by the wheel; of the free list, owned by the table, where no
+    /// session lives
     pub(super) timer_next: u32,
     /// see `timer_next`
     pub(super) timer_prev: u32,
@@ -252,7 +264,7 @@ pub struct Cold {
 }
 
 /// The addresses of a session that has an IPv6 side, IPv4 ones in mapped form: one cache line.
-#[derive(Clone, Debug, FromZeros)]
+#[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Wide {
     /// client

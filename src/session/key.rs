@@ -1,8 +1,9 @@
 //! What a session is found by: its two tuples, and the keyed hash of a tuple.
 //!
-//! The hash decides which cache lines a packet touches, so a stranger must not be able to choose tuples that meet in one
-//! bucket. It is a folded multiplication (64 x 64 to 128 bits, halves XORed) of lanes masked with secret seeds: not linear,
-//! unlike a CRC or Toeplitz, whose collisions are the same under every seed. Two multiplications for IPv4, three for IPv6.
+//! The hash decides which cache lines a packet touches, so a stranger must not be able to choose tuples that
+//! meet in one bucket. It is a folded multiplication (64 x 64 to 128 bits, halves XORed) of lanes masked with
+//! secret seeds: not linear, unlike a CRC or Toeplitz, whose collisions are the same under every seed. Two
+//! multiplications for IPv4, three for IPv6.
 
 use std::fmt;
 
@@ -22,8 +23,8 @@ pub struct Keys {
 pub struct KeyHash(pub u64);
 
 impl KeyHash {
-    /// The bucket where the key is looked for first, below `buckets`: a product instead of a modulus, so that any number
-    /// of buckets will do.
+    /// The bucket where the key is looked for first, below `buckets`: a product instead of a modulus, so that
+    /// any number of buckets will do.
     #[inline(always)]
     pub(super) const fn bucket(self, buckets: u32) -> u32 {
         (((self.0 >> 32) * buckets as u64) >> 32) as u32
@@ -144,7 +145,8 @@ mod tests {
         Tuple { src: Address::from_v6(src), dst: Address::from_v6([0xfd; 16]), ..v4(0) }
     }
 
-    /// Pearson's chi-square of `counts` against the uniform distribution, in standard deviations from its mean.
+    /// Pearson's chi-square of `counts` against the uniform distribution, in standard deviations from its
+    /// mean.
     fn chi_square_deviation(counts: &[u32]) -> f64 {
         let expected = counts.iter().map(|&n| f64::from(n)).sum::<f64>() / counts.len() as f64;
         let chi: f64 = counts.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();

@@ -1,7 +1,7 @@
 //! Sessions: their memory, how they are found, how they age, the TCP states.
 //!
-//! One table and one timer wheel belong to one worker and to nobody else. Capacity is fixed at start; nothing here
-//! allocates later.
+//! One table and one timer wheel belong to one worker and to nobody else. Capacity is fixed at start; nothing
+//! here allocates later.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,12 +1,13 @@
 //! Sequence numbers and timestamps toward real servers.
 //!
-//! A lease that is used again meets a real server that may still hold the last connection in TIME_WAIT. It takes the new
-//! SYN only if that cannot be an old duplicate: its sequence number is beyond the last one, or its timestamp is newer
-//! (RFC 9293 §3.10.7.4, RFC 6191). Clients know nothing of each other, so their own numbers would be right half of the time.
-//! The gateway chooses instead: numbers that only rise for one lease, and that nobody can guess (RFC 6528).
+//! A lease that is used again meets a real server that may still hold the last connection in TIME_WAIT. It
+//! takes the new SYN only if that cannot be an old duplicate: its sequence number is beyond the last one, or
+//! its timestamp is newer (RFC 9293 §3.10.7.4, RFC 6191). Clients know nothing of each other, so their own
+//! numbers would be right half of the time. The gateway chooses instead: numbers that only rise for one
+//! lease, and that nobody can guess (RFC 6528).
 //!
-//! Stateless but for the secret, which all workers share. One SipHash each, tens of nanoseconds, at the beginning of a
-//! session only.
+//! Stateless but for the secret, which all workers share. One SipHash each, tens of nanoseconds, at the
+//! beginning of a session only.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -27,11 +28,13 @@ impl IsnGenerator {
         IsnGenerator { secret }
     }
 
-    /// The initial sequence number of a connection on `lease`, LIP:lport to RIP:rport, that begins at `nanos`.
+    /// The initial sequence number of a connection on `lease`, LIP:lport to RIP:rport, that begins at
+    /// `nanos`.
     ///
-    /// ISN = M + F(LIP, lport, RIP, rport, secret), RFC 6528 §3, with Linux' clock M of 64 ns (`net/core/secure_seq.c`): it
-    /// comes round in 275 s, longer than TIME_WAIT, and outruns a connection of up to 125 Mbit/s. A faster one leaves
-    /// the next ISN behind its last number; then the timestamp has to be newer ([`reuse_acceptable`]).
+    /// ISN = M + F(LIP, lport, RIP, rport, secret), RFC 6528 §3, with Linux' clock M of 64 ns
+    /// (`net/core/secure_seq.c`): it comes round in 275 s, longer than TIME_WAIT, and outruns a connection of
+    /// up to 125 Mbit/s. A faster one leaves the next ISN behind its last number; then the timestamp has to
+    /// be newer ([`reuse_acceptable`]).
     #[inline]
     pub fn isn(&self, lease: &Tuple, nanos: u64) -> u32 {
         let mut hasher = self.hasher(b'S', lease);
@@ -39,13 +42,13 @@ impl IsnGenerator {
         ((nanos >> 6) as u32).wrapping_add(hasher.finish() as u32)
     }
 
-    /// The first TSval of a connection on `lease`, LIP:lport to RIP:rport, that begins at `millis`; the session adds the
-    /// difference to its client's own.
+    /// The first TSval of a connection on `lease`, LIP:lport to RIP:rport, that begins at `millis`; the
+    /// session adds the difference to its client's own.
     ///
-    /// One clock for each pair of hosts, whatever the ports, as Linux does (`secure_tcp_ts_off`): to a real server a
-    /// local address looks like one host whose timestamps never go back, so PAWS (RFC 7323 §5) has no reason to drop one
-    /// client's segments for another's. A client whose own clock is faster than 1 kHz can leave the lease ahead of this
-    /// clock: compare with the last TSval ([`reuse_acceptable`]).
+    /// One clock for each pair of hosts, whatever the ports, as Linux does (`secure_tcp_ts_off`): to a real
+    /// server a local address looks like one host whose timestamps never go back, so PAWS (RFC 7323 §5) has
+    /// no reason to drop one client's segments for another's. A client whose own clock is faster than 1 kHz
+    /// can leave the lease ahead of this clock: compare with the last TSval ([`reuse_acceptable`]).
     #[inline]
     pub fn timestamp_base(&self, lease: &Tuple, millis: u32) -> u32 {
         millis.wrapping_add(self.hasher(b'T', lease).finish() as u32)
@@ -70,10 +73,11 @@ impl fmt::Debug for IsnGenerator {
 
 /// Whether a real server that holds the last connection on a lease in TIME_WAIT takes a SYN for a new one.
 ///
-/// `last_seq` is the number it expects next (after our FIN), `last_ts` the last TSval it saw, if that connection used
-/// timestamps; `new_isn` and `new_ts` are those of the SYN. The rule of Linux (`tcp_timewait_state_process` in
-/// `net/ipv4/tcp_minisocks.c`), the strictest of the common stacks: not an older timestamp (PAWS), and either a sequence
-/// number beyond the last or a newer timestamp. RFC 6191 §2 says the same.
+/// `last_seq` is the number it expects next (after our FIN), `last_ts` the last TSval it saw, if that
+/// connection used timestamps; `new_isn` and `new_ts` are those of the SYN. The rule of Linux
+/// (`tcp_timewait_state_process` in `net/ipv4/tcp_minisocks.c`), the strictest of the common stacks: not an
+/// older timestamp (PAWS), and either a sequence number beyond the last or a newer timestamp. RFC 6191 §2
+/// says the same.
 #[inline]
 pub const fn reuse_acceptable(
     last_seq: u32,

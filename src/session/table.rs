@@ -6,26 +6,29 @@
 //!                                                    Wide  IPv6 side only      64, untouched pages cost nothing
 //! ```
 //!
-//! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per IPv4 session and 212 per
-//! session with an IPv6 side, index included ([`TableMemory`]). Nothing grows, moves or rehashes later, and a table
-//! filled to its capacity still takes every key.
+//! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per IPv4 session
+//! and 212 per session with an IPv6 side, index included ([`TableMemory`]). Nothing grows, moves or rehashes
+//! later, and a table filled to its capacity still takes every key.
 //!
-//! A burst is looked up in stages, each over all its packets, so that the memory latencies of the packets overlap:
+//! A burst is looked up in stages, each over all its packets, so that the memory latencies of the packets
+//! overlap:
 //!
 //! 1. [`hash`](SessionTable::hash) and [`prefetch_buckets`](SessionTable::prefetch_buckets)
 //! 2. [`probe`](SessionTable::probe) and [`prefetch_entry`](SessionTable::prefetch_entry)
 //! 3. [`confirm`](SessionTable::confirm)
 //!
-//! Between the stages the table may change (an earlier packet of the burst may begin or end a session): `confirm` never
-//! gives a wrong session, but it can miss one that began after the probe. Whoever begins sessions therefore looks once
-//! more with [`find_hashed`](SessionTable::find_hashed) before [`insert`](SessionTable::insert).
+//! Between the stages the table may change (an earlier packet of the burst may begin or end a session):
+//! `confirm` never gives a wrong session, but it can miss one that began after the probe. Whoever begins
+//! sessions therefore looks once more with [`find_hashed`](SessionTable::find_hashed) before
+//! [`insert`](SessionTable::insert).
 //!
 //! # Keys
-//! A key belongs to one session. Inbound keys are unique because a packet that has a session does not begin another;
-//! outbound keys because a lease is held once; an inbound and an outbound one differ because no VIP's listening port is
-//! ever leased as a local port. A hairpin (a real server that is itself a client) keeps to this: its sessions differ in the
-//! destination. Should the rule be broken all the same (asserted in debug builds), look-ups find one of the two sessions,
-//! always the same one, and the other again once the first is removed.
+//! A key belongs to one session. Inbound keys are unique because a packet that has a session does not begin
+//! another; outbound keys because a lease is held once; an inbound and an outbound one differ because no
+//! VIP's listening port is ever leased as a local port. A hairpin (a real server that is itself a client)
+//! keeps to this: its sessions differ in the destination. Should the rule be broken all the same (asserted in
+//! debug builds), look-ups find one of the two sessions, always the same one, and the other again once the
+//! first is removed.
 
 use zerocopy::FromZeros;
 
@@ -180,7 +183,8 @@ impl SessionTable {
         self.index.prefetch(hash);
     }
 
-    /// The first entry whose tag matches. Reads one line of the index, rarely another, and nothing of sessions.
+    /// The first entry whose tag matches. Reads one line of the index, rarely another, and nothing of
+    /// sessions.
     #[inline(always)]
     pub fn probe(&self, hash: KeyHash) -> Candidate {
         Candidate(self.index.first(hash))
@@ -198,8 +202,8 @@ impl SessionTable {
         }
     }
 
-    /// The session and direction of a packet, given what the probe found: compares the whole key, and goes on to further
-    /// matches of the tag if it is another's.
+    /// The session and direction of a packet, given what the probe found: compares the whole key, and goes on
+    /// to further matches of the tag if it is another's.
     #[inline(always)]
     pub fn confirm(
         &self,
@@ -223,7 +227,8 @@ impl SessionTable {
         self.find_hashed(tuple, hash)
     }
 
-    /// The session and direction of a tuple, in one go: for what comes alone, such as the tuple within an ICMP error.
+    /// The session and direction of a tuple, in one go: for what comes alone, such as the tuple within an
+    /// ICMP error.
     pub fn find(&self, tuple: &Tuple) -> Option<(SessionIndex, Direction)> {
         self.find_hashed(tuple, self.hash(tuple))
     }
@@ -234,7 +239,8 @@ impl SessionTable {
         Some((entry.session(), entry.direction()))
     }
 
-    /// Whether `tuple` is the key that `entry` stands for. False for a session that has ended: its protocol is none.
+    /// Whether `tuple` is the key that `entry` stands for. False for a session that has ended: its protocol
+    /// is none.
     #[inline(always)]
     fn is_key_of(&self, tuple: &Tuple, entry: EntryRef) -> bool {
         let hot = &self.hot[entry.session().0 as usize];
@@ -291,8 +297,8 @@ impl SessionTable {
         Ok(())
     }
 
-    /// The slot of the next session: the one freed last, whose lines are the most likely to be in the cache, else one that
-    /// was never used.
+    /// The slot of the next session: the one freed last, whose lines are the most likely to be in the cache,
+    /// else one that was never used.
     #[inline(always)]
     fn next_free(&self) -> Option<SessionIndex> {
         if self.free != NIL {
@@ -304,7 +310,8 @@ impl SessionTable {
         }
     }
 
-    /// Starts to load what the next [`insert`](Self::insert) will write, given the hashes of its keys as they become known.
+    /// Starts to load what the next [`insert`](Self::insert) will write, given the hashes of its keys as they
+    /// become known.
     #[inline(always)]
     pub fn prefetch_insert(&self, hash: KeyHash) {
         self.index.prefetch(hash);
@@ -339,7 +346,8 @@ impl SessionTable {
         &self.hot[session.0 as usize]
     }
 
-    /// See [`hot`](Self::hot). Addresses, ports and family flags must stay as they are: the session is found by them.
+    /// See [`hot`](Self::hot). Addresses, ports and family flags must stay as they are: the session is found
+    /// by them.
     #[inline(always)]
     pub fn hot_mut(&mut self, session: SessionIndex) -> &mut Hot {
         &mut self.hot[session.0 as usize]
@@ -431,8 +439,9 @@ impl SessionTable {
 
     /// The sessions among the `slots_max` slots from `cursor` on, in the order of their slots.
     ///
-    /// A listing of any length is made of such pages, each of bounded work: begin at 0, add `slots_max` each time, end at
-    /// [`slots_used`](Self::slots_used). A session that lives all the while is seen exactly once.
+    /// A listing of any length is made of such pages, each of bounded work: begin at 0, add `slots_max` each
+    /// time, end at [`slots_used`](Self::slots_used). A session that lives all the while is seen exactly
+    /// once.
     pub fn iter_from(&self, cursor: u32, slots_max: u32) -> impl Iterator<Item = SessionIndex> {
         let end = cursor.saturating_add(slots_max).min(self.slots_used);
         (cursor..end).map(SessionIndex).filter(|&session| self.hot(session).is_live())

@@ -219,6 +219,19 @@ fn an_ipv4_packet_is_not_taken_for_a_session_whose_addresses_are_in_the_third_li
 }
 
 #[test]
+fn addresses_that_a_slot_held_before_are_not_a_sessions() {
+    let mut table = table(10);
+    let gone = keys(1, V6, Protocol::Tcp);
+    let session = table.insert(&gone).unwrap();
+    table.remove(session);
+    assert_eq!(table.insert(&keys(1, V4, Protocol::Tcp)), Ok(session));
+    let (hot, wide) = (table.hot(session), &table.wide[session.0 as usize]);
+    assert_eq!(wide.cip, gone.inbound.src, "the third line is not touched");
+    assert!(!hot.is_key_wide(wide, &gone.inbound, Direction::Inbound));
+    assert!(!hot.is_key_wide(wide, &gone.outbound, Direction::Outbound));
+}
+
+#[test]
 fn a_new_session_has_its_keys_and_nothing_else() {
     let mut table = table(2);
     for (n, (client_v6, server_v6)) in [(false, true), (true, false)].into_iter().enumerate() {
@@ -345,18 +358,18 @@ fn staged_look_ups_per_second() {
     #[inline(never)]
     fn look_up_burst(table: &mut SessionTable, burst: &[Tuple; BURST]) {
         let v6 = !is_v4(&burst[0]);
-        let hashes = burst.each_ref().map(|tuple| {
-            let hash = table.hash(tuple);
-            table.prefetch_buckets(hash);
-            hash
-        });
-        let candidates = hashes.map(|hash| {
-            let candidate = table.probe(hash);
-            table.prefetch_entry(candidate, v6);
-            candidate
-        });
-        for ((tuple, hash), candidate) in burst.iter().zip(hashes).zip(candidates) {
-            let (session, _) = table.confirm(tuple, hash, candidate).expect("it lives");
+        let mut hashes = [KeyHash(0); BURST];
+        let mut candidates = [Candidate::NONE; BURST];
+        for (tuple, hash) in burst.iter().zip(&mut hashes) {
+            *hash = table.hash(tuple);
+            table.prefetch_buckets(*hash);
+        }
+        for (hash, candidate) in hashes.iter().zip(&mut candidates) {
+            *candidate = table.probe(*hash);
+            table.prefetch_entry(*candidate, v6);
+        }
+        for ((tuple, hash), candidate) in burst.iter().zip(&hashes).zip(&candidates) {
+            let (session, _) = table.confirm(tuple, *hash, *candidate).expect("it lives");
             table.hot_mut(session).packets += 1;
         }
     }

@@ -1,16 +1,16 @@
 //! The TCP states of IPVS and how packets move a session between them.
 //!
-//! The tables are those of the kernel's `net/netfilter/ipvs/ip_vs_proto_tcp.c`, without the INPUT-ONLY half, which exists
-//! for forwarding methods whose answers bypass the director: FULLNAT sees both directions. What the machine does not
-//! judge is whether a segment is genuine; the path keeps a RST or SYN outside the window away from it (RFC 5961).
-//! One transition is one load from a table of 88 bytes.
+//! The tables are those of the kernel's `net/netfilter/ipvs/ip_vs_proto_tcp.c`, without the INPUT-ONLY half,
+//! which exists for forwarding methods whose answers bypass the director: FULLNAT sees both directions. What
+//! the machine does not judge is whether a segment is genuine; the path keeps a RST or SYN outside the window
+//! away from it (RFC 5961). One transition is one load from a table of 88 bytes.
 
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::entry::Direction;
 
 /// The state of a session, by the names of the kernel's `ip_vs_proto_tcp.c`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromZeros)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(u8)]
 pub enum State {
     /// no packet yet
@@ -89,8 +89,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event of the flags byte of a TCP header (RFC 9293 §3.1); where several are set RST stands above SYN above FIN
-    /// above ACK. A segment with none of the four changes nothing: `None` (the kernel closes the session instead).
+    /// The event of the flags byte of a TCP header (RFC 9293 §3.1); where several are set RST stands above
+    /// SYN above FIN above ACK. A segment with none of the four changes nothing: `None` (the kernel closes
+    /// the session instead).
     #[inline(always)]
     pub const fn from_flags(flags: u8) -> Option<Event> {
         EVENT_OF_FLAGS[(flags & 0x1f) as usize]
@@ -127,8 +128,8 @@ pub const fn next(state: State, direction: Direction, event: Event) -> State {
     TRANSITIONS[direction as usize][event as usize][state as usize]
 }
 
-/// As [`next`], by the table that the kernel takes under `secure_tcp`: an inbound ACK establishes nothing before the
-/// real server has answered.
+/// As [`next`], by the table that the kernel takes under `secure_tcp`: an inbound ACK establishes nothing
+/// before the real server has answered.
 #[inline(always)]
 pub const fn next_secure(state: State, direction: Direction, event: Event) -> State {
     TRANSITIONS_SECURE[direction as usize][event as usize][state as usize]

@@ -1,4 +1,5 @@
-//! How long a session lives without packets. Read when a session's state changes or its timer comes round, never per packet.
+//! How long a session lives without packets. Read when a session's state changes or its timer comes round,
+//! never per packet.
 
 use super::tcp_state::State;
 use crate::clock::Tick;
@@ -14,20 +15,21 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The longest time-out that sessions can have: 30 days. More is cut to it, so that times stay comparable in
-    /// [`Tick`]s.
+    /// The longest time-out that sessions can have: 30 days. More is cut to it, so that times stay comparable
+    /// in [`Tick`]s.
     pub const SECS_MAX: u32 = 30 * 24 * 3600;
 
-    /// The time-outs of IPVS: `tcp_timeouts` of the kernel's `ip_vs_proto_tcp.c`, `udp_timeouts` of `ip_vs_proto_udp.c`.
+    /// The time-outs of IPVS: `tcp_timeouts` of the kernel's `ip_vs_proto_tcp.c`, `udp_timeouts` of
+    /// `ip_vs_proto_udp.c`.
     pub const IPVS: Timeouts = Timeouts {
         //          none  est  ss   sr  fw   tw  cl  cw  la   li   sa
         tcp_secs: [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120],
         udp_secs: 300,
     };
 
-    /// What the RFCs ask of a NAT: established connections live 2 h 4 min, transitory ones 4 min (RFC 5382 REQ-5,
-    /// RFC 7857 §2.1), UDP 5 min (RFC 4787 REQ-5). A RST ends a session in 10 s all the same (RFC 7857 §2.2 lets a NAT keep
-    /// it for 4 min; IPVS does not).
+    /// What the RFCs ask of a NAT: established connections live 2 h 4 min, transitory ones 4 min (RFC 5382
+    /// REQ-5, RFC 7857 §2.1), UDP 5 min (RFC 4787 REQ-5). A RST ends a session in 10 s all the same (RFC 7857
+    /// §2.2 lets a NAT keep it for 4 min; IPVS does not).
     pub const fn rfc5382() -> Timeouts {
         let mut timeouts = Timeouts { tcp_secs: [240; State::COUNT], udp_secs: 300 };
         timeouts.tcp_secs[State::None as usize] = Timeouts::IPVS.tcp_secs[State::None as usize];

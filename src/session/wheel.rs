@@ -1,4 +1,5 @@
-//! Timers of sessions: one wheel per worker, one timer per session, kept in lists through the sessions' cold lines.
+//! Timers of sessions: one wheel per worker, one timer per session, kept in lists through the sessions' cold
+//! lines.
 //!
 //! ```text
 //!           cursor            now
@@ -8,14 +9,16 @@
 //!               `-> session <-> session <-> session
 //! ```
 //!
-//! Timers are lazy: a packet stamps its session's hot line and leaves the wheel alone. When a slot has passed, each session
-//! in it is shown to the caller, who looks at the stamp and either ends the session or says when to look again. So a
-//! time-out further away than the wheel is long needs no second wheel: the session is looked at once per turn. A session
-//! is shown no earlier than asked for (or one turn ahead), and no later than 320 ms after, plus the time between two calls
-//! of [`TimerWheel::advance`]. What shortens a time-out (a FIN, a RST) must say so: [`TimerWheel::reschedule_if_sooner`].
+//! Timers are lazy: a packet stamps its session's hot line and leaves the wheel alone. When a slot has
+//! passed, each session in it is shown to the caller, who looks at the stamp and either ends the session or
+//! says when to look again. So a time-out further away than the wheel is long needs no second wheel: the
+//! session is looked at once per turn. A session is shown no earlier than asked for, unless that is more than
+//! a turn ahead of the cursor, and no later than 320 ms after, plus the time between two calls of
+//! [`TimerWheel::advance`]. What shortens a time-out (a FIN, a RST) must say so:
+//! [`TimerWheel::reschedule_if_sooner`].
 //!
-//! Owned by the worker that owns the table. Each operation is constant time; `advance` does a bounded piece of work and
-//! takes up where it left off. 32 KiB, nothing allocated later.
+//! Owned by the worker that owns the table. Each operation is constant time; `advance` does a bounded piece
+//! of work and takes up where it left off. 32 KiB, nothing allocated later.
 
 use super::entry::SessionIndex;
 use super::table::SessionTable;
@@ -64,8 +67,8 @@ impl TimerWheel {
         self.len == 0
     }
 
-    /// Ticks that have passed and are not worked off: below 16 unless calls of [`advance`](Self::advance) are too few or
-    /// their budget too small.
+    /// Ticks that have passed and are not worked off: below 16 unless calls of [`advance`](Self::advance) are
+    /// too few or their budget too small.
     pub fn lag(&self, now: Tick) -> u32 {
         now.since(self.cursor)
     }
@@ -86,19 +89,19 @@ impl TimerWheel {
         }
     }
 
-    /// Stops a session's timer if it runs. Necessary before the session is removed, except within the callback of
-    /// [`advance`](Self::advance), where its timer does not run.
+    /// Stops a session's timer if it runs. Necessary before the session is removed, except within the
+    /// callback of [`advance`](Self::advance), where its timer does not run.
     pub fn cancel(&mut self, table: &mut SessionTable, session: SessionIndex) {
         if table.cold(session).timer_slot != 0 {
             self.unlink(table, session);
         }
     }
 
-    /// Shows the sessions whose time has come to `judge`, which may change the table but must not remove sessions other
-    /// than the one shown. Returns how many were shown.
+    /// Shows the sessions whose time has come to `judge`, which may change the table but must not remove
+    /// sessions other than the one shown. Returns how many were shown.
     ///
-    /// One call shows sessions and passes over empty slots at most `budget` times altogether and leaves the rest to the
-    /// next. A stall of any length is caught up with at one turn of the wheel at most.
+    /// One call shows sessions and passes over empty slots at most `budget` times altogether and leaves the
+    /// rest to the next. A stall of any length is caught up with at one turn of the wheel at most.
     pub fn advance(
         &mut self,
         table: &mut SessionTable,
@@ -157,8 +160,8 @@ impl TimerWheel {
         self.cursor.0 / SLOT_TICKS % SLOTS
     }
 
-    /// In how many slots from the cursor a timer goes. Never into the one at the cursor, which may be in the middle of
-    /// being emptied; never a full turn or more.
+    /// In how many slots from the cursor a timer goes. Never into the one at the cursor, which may be in the
+    /// middle of being emptied; never a full turn or more.
     #[inline(always)]
     fn slots_ahead(&self, at: Tick) -> u32 {
         (at.since(self.cursor) / SLOT_TICKS).clamp(1, SLOTS - 1)

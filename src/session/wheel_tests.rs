@@ -70,7 +70,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn the_wheel_is_a_map_of_times(steps in steps(), start in prop_oneof![Just(0), Just(u32::MAX - 5_000), any::<u32>()]) {
+    fn the_wheel_is_a_map_of_times(
+        steps in steps(),
+        start in prop_oneof![Just(0), Just(u32::MAX - 5_000), any::<u32>()],
+    ) {
         let mut now = Tick(start);
         let mut table = table(SESSIONS);
         let mut wheel = TimerWheel::new(now);
@@ -115,7 +118,8 @@ proptest! {
     }
 }
 
-/// Packets at odd times, then silence: the session ends no earlier than its time-out and less than a second after.
+/// Packets at odd times, then silence: the session ends no earlier than its time-out and less than a second
+/// after.
 #[test]
 fn conformance_i2_every_time_out_is_kept_to_within_a_second() {
     for timeouts in [Timeouts::IPVS, Timeouts::rfc5382()] {

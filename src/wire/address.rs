@@ -6,8 +6,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use zerocopy::{FromZeros, Immutable, IntoBytes};
+
 /// An IPv4 or IPv6 address in network order; IPv4 as `::ffff:a.b.c.d`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, zerocopy::FromZeros)] // sessions live in memory that begins as zeros
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(4))]
 pub struct Address([u8; 16]);
 
