@@ -1,6 +1,6 @@
 //! The configuration as the program uses it: checked once, in types that cannot hold what was refused.
 //!
-//! Made by [`validate`](super::validate) only. Ports are named by their [`PortId`], pools by their place in
+//! Made by [`check`](super::check) only. Ports are named by their [`PortId`], pools by their place in
 //! [`Config::pools`]; names are kept for people.
 
 use std::net::SocketAddr;
