@@ -1,13 +1,13 @@
 //! The configuration as the program uses it: checked once, in types that cannot hold what was refused.
 //!
-//! Made by [`validate`](super::validate) only. Ports are named by their [`PortId`], pools by their place in
+//! Made by [`check`](super::check) only. Ports are named by their [`PortId`], pools by their place in
 //! [`Config::pools`]; names are kept for people.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::mistake::Mistake;
-use super::model::{Document, Idle, Steering};
+use super::model::{Document, HugePages, Idle, Steering};
 use crate::id::PortId;
 use crate::service::route::{NextHop, Route};
 use crate::service::scheduler::{Algorithm, HashFlags};
@@ -55,7 +55,7 @@ pub struct Dataplane {
     pub idle: Idle,
     /// sessions of all workers together
     pub sessions_max: u32,
-    /// where memory comes from
+    /// where memory comes from, EAL's own arguments taken into account
     pub huge_pages: HugePages,
     /// packet buffers of all ports together; `None`: see [`Requirements`](super::Requirements)
     pub mbufs: Option<u32>,
@@ -75,9 +75,6 @@ pub struct Dataplane {
 
 /// Bytes of the longest Toeplitz key.
 pub const RSS_KEY_LEN: usize = 52;
-
-/// Where memory comes from, with what EAL's arguments say about it taken into account.
-pub use super::model::HugePages;
 
 impl Dataplane {
     /// Sessions that each worker has memory for: an equal share of [`Dataplane::sessions_max`], rounded up.

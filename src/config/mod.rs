@@ -11,18 +11,24 @@
 //! Nothing here runs on the packet path.
 
 mod checked;
+mod diff;
 pub mod limits;
 mod mistake;
 pub mod model;
+mod requirements;
 mod shape;
+mod slots;
 mod text;
 mod validate;
 
 pub use checked::{
-    Config, Control, Dataplane, Device, HugePages, Neighbours, Pool, Port, RSS_KEY_LEN, RealServer, Service,
+    Config, Control, Dataplane, Device, Neighbours, Pool, Port, RSS_KEY_LEN, RealServer, Service,
 };
+pub use diff::{Changes, Diff, RestartNeeded, diff};
 pub use mistake::Mistake;
-pub use model::{Idle, Steering};
+pub use model::{HugePages, Idle, Steering};
+pub use requirements::Requirements;
+pub use slots::{BuildError, PortFacts, Slots};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -124,4 +130,35 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
 /// A number that TOML cannot hold; no checked configuration has one.
 pub fn to_toml(document: &Document) -> Result<String, toml::ser::Error> {
     toml::to_string_pretty(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every documented example is sound, without a warning, and survives being written back.
+    #[test]
+    fn every_example_is_accepted() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+        let mut examples = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let config = load(&path).unwrap_or_else(|error| panic!("{}:\n{error}", path.display()));
+            assert_eq!(config.warnings, [], "{}", path.display());
+            assert_eq!(parse(&to_toml(&config.document).unwrap()).unwrap(), config, "{}", path.display());
+            assert!(Requirements::of(&config).bytes > 0);
+            examples += 1;
+        }
+        assert!(examples >= 7);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = load("/nonexistent/gateway.toml").unwrap_err();
+        assert!(error.to_string().starts_with("cannot read /nonexistent/gateway.toml: "));
+        assert!(error.mistakes().is_empty());
+    }
 }

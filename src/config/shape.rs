@@ -37,47 +37,46 @@ pub(super) fn from_json(bytes: &[u8]) -> Result<Document, Vec<Mistake>> {
 
 /// Reads the same document from a JSON value.
 pub(super) fn from_value(value: Value) -> Result<Document, Vec<Mistake>> {
-    Document::deserialize_value(&value).map_err(|first| {
+    serde_path_to_error::deserialize(&value).map_err(|error| {
         let table_by_table = wrong_tables(value);
-        if table_by_table.is_empty() { vec![first] } else { table_by_table }
+        if table_by_table.is_empty() { vec![mistake(error)] } else { table_by_table }
     })
-}
-
-impl Document {
-    fn deserialize_value(value: &Value) -> Result<Self, Mistake> {
-        serde_path_to_error::deserialize(value).map_err(mistake)
-    }
 }
 
 /// Every table of a document that has not the right shape, with its first mistake.
 fn wrong_tables(document: Value) -> Vec<Mistake> {
     let Value::Object(mut document) = document else { return Vec::new() };
     let mut mistakes = Vec::new();
-    let mut check = |key: &str, test: fn(Value) -> Result<(), Mistake>| {
-        if let Some(value) = document.remove(key) {
-            collect(key, value, test, &mut mistakes);
-        }
-    };
-    check("dataplane", is::<model::Dataplane>);
-    check("control", is::<model::Control>);
-    check("timeouts", is::<model::Timeouts>);
-    check("refusal", is::<model::Refusal>);
-    check("neighbours", is::<model::Neighbours>);
-    check("port", is::<model::Port>);
-    check("route", is::<model::Route>);
-    check("local_pool", is::<model::LocalPool>);
+    type Test = fn(Value) -> Result<(), Mistake>;
+    let single: [(&str, Test); 5] = [
+        ("dataplane", is::<model::Dataplane>),
+        ("control", is::<model::Control>),
+        ("timeouts", is::<model::Timeouts>),
+        ("refusal", is::<model::Refusal>),
+        ("neighbours", is::<model::Neighbours>),
+    ];
+    for (key, test) in single {
+        let wrong = document.remove(key).and_then(|table| test(table).err());
+        mistakes.extend(wrong.map(|found| below(key, found)));
+    }
+    let several: [(&str, Test); 3] =
+        [("port", is::<model::Port>), ("route", is::<model::Route>), ("local_pool", is::<model::LocalPool>)];
+    for (key, test) in several {
+        mistakes
+            .extend(document.remove(key).map(|tables| wrong_in_list(key, tables, test)).unwrap_or_default());
+    }
     if let Some(Value::Array(services)) = document.get_mut("service") {
         // A service's real servers are tables of their own.
         for (index, service) in services.iter_mut().enumerate() {
             let real_servers = service.as_object_mut().and_then(|service| service.remove("real_server"));
             if let Some(real_servers) = real_servers {
                 let key = format!("service[{index}].real_server");
-                collect(&key, real_servers, is::<model::RealServer>, &mut mistakes);
+                mistakes.extend(wrong_in_list(&key, real_servers, is::<model::RealServer>));
             }
         }
     }
-    if let Some(value) = document.remove("service") {
-        collect("service", value, is::<model::Service>, &mut mistakes);
+    if let Some(services) = document.remove("service") {
+        mistakes.extend(wrong_in_list("service", services, is::<model::Service>));
     }
     // What is left are names that no table has.
     if let Err(mistake) = is::<Document>(Value::Object(document)) {
@@ -86,25 +85,18 @@ fn wrong_tables(document: Value) -> Vec<Mistake> {
     mistakes
 }
 
-/// Tests a table, or each one of an array of tables.
-fn collect(key: &str, value: Value, test: fn(Value) -> Result<(), Mistake>, mistakes: &mut Vec<Mistake>) {
-    let is_array_of_tables = !matches!(key, "dataplane" | "control" | "timeouts" | "refusal" | "neighbours");
-    match (value, is_array_of_tables) {
-        (Value::Array(tables), true) => {
-            for (index, table) in tables.into_iter().enumerate() {
-                mistakes.extend(test(table).err().map(|found| below(&format!("{key}[{index}]"), found)));
-            }
-        }
-        (_, true) => mistakes.push(Mistake {
+/// The mistakes of an array of tables, one for each that has any.
+fn wrong_in_list(key: &str, list: Value, test: fn(Value) -> Result<(), Mistake>) -> Vec<Mistake> {
+    let Value::Array(tables) = list else {
+        let header: String = key.chars().filter(|c| !c.is_ascii_digit() && !matches!(c, '[' | ']')).collect();
+        return vec![Mistake {
             path: key.to_owned(),
             problem: "this is not a list of tables".to_owned(),
-            hint: format!(
-                "write [[{}]] with two brackets",
-                key.replace(|c: char| c.is_ascii_digit(), "").replace("[]", "")
-            ),
-        }),
-        (table, false) => mistakes.extend(test(table).err().map(|found| below(key, found))),
-    }
+            hint: format!("write [[{header}]] with two brackets"),
+        }];
+    };
+    let tested = tables.into_iter().map(test).enumerate();
+    tested.filter_map(|(index, tested)| Some(below(&format!("{key}[{index}]"), tested.err()?))).collect()
 }
 
 fn is<T: DeserializeOwned>(value: Value) -> Result<(), Mistake> {

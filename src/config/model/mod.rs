@@ -2,8 +2,8 @@
 //! socket.
 //!
 //! Nothing here is checked beyond its shape: addresses are text and numbers have any size, so that
-//! [`validate`](super::validate) can report every mistake of a document at once and in the operator's words. What
-//! has a fixed default shows it when a running configuration is written back; what is derived stays away.
+//! [`check`](super::check) can report every mistake of a document at once and in the operator's words. What has a
+//! fixed default shows it when a running configuration is written back; what is derived stays away.
 
 mod gateway;
 mod service;

@@ -4,9 +4,9 @@ use hashbrown::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::super::checked::{Control, Dataplane, Device, HugePages, Neighbours, Port};
+use super::super::checked::{Control, Dataplane, Device, Neighbours, Port};
 use super::super::mistake::{Fault, Findings};
-use super::super::model::{self, Document, Idle};
+use super::super::model::{self, Document, HugePages, Idle};
 use super::super::{limits, text};
 use crate::service::snapshot::Refusal;
 

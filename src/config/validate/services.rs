@@ -295,6 +295,16 @@ fn way_to_real_servers(
     }
 }
 
+/// A listener, ordered so that those that could overlap follow each other.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    place: (Protocol, Address),
+    port_first: u16,
+    port_last: u16,
+    service: usize,
+    path: String,
+}
+
 /// No port of a VIP may belong to two listeners.
 fn listeners_do_not_overlap(drafts: &[Draft], found: &mut Findings) {
     let mut claims = Vec::new();
@@ -302,24 +312,28 @@ fn listeners_do_not_overlap(drafts: &[Draft], found: &mut Findings) {
         let several = service.listen.len() > 1;
         for (nth, listener) in service.listen.iter().enumerate() {
             let path = format!("service[{index}].listen");
-            let path = if several { format!("{path}[{nth}]") } else { path };
-            let claim = (service.protocol, listener.address, listener.port_first, listener.port_last, index);
-            claims.push((claim, path));
+            claims.push(Claim {
+                place: (service.protocol, listener.address),
+                port_first: listener.port_first,
+                port_last: listener.port_last,
+                service: index,
+                path: if several { format!("{path}[{nth}]") } else { path },
+            });
         }
     }
     claims.sort_unstable();
     // The listener that reaches furthest among those so far of this protocol and address.
-    let mut furthest: Option<&((Protocol, Address, u16, u16, usize), String)> = None;
+    let mut furthest: Option<&Claim> = None;
     for claim in &claims {
-        let (protocol, address, first, last, _) = claim.0;
-        let rival = furthest.filter(|rival| (rival.0.0, rival.0.1) == (protocol, address));
-        if let Some(rival) = rival.filter(|rival| first <= rival.0.3) {
+        let rival = furthest.filter(|rival| rival.place == claim.place);
+        if let Some(rival) = rival.filter(|rival| claim.port_first <= rival.port_last) {
             // Whichever comes later in the file is the one to correct.
-            let (earlier, later) = if rival.0.4 <= claim.0.4 { (rival, claim) } else { (claim, rival) };
-            let problem = format!("{address} port {first} is taken by {}", earlier.1);
-            found.mistake(&later.1, problem, "give each port of an address to one listener");
+            let (earlier, later) =
+                if rival.service <= claim.service { (rival, claim) } else { (claim, rival) };
+            let problem = format!("{} port {} is taken by {}", claim.place.1, claim.port_first, earlier.path);
+            found.mistake(&later.path, problem, "give each port of an address to one listener");
         }
-        if rival.is_none_or(|rival| last > rival.0.3) {
+        if rival.is_none_or(|rival| claim.port_last > rival.port_last) {
             furthest = Some(claim);
         }
     }
