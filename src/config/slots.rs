@@ -318,6 +318,7 @@ impl Slots {
             .flat_map(|service| service.listen.iter().map(|listen| (service.protocol, *listen, service.id)));
         let listeners = Listeners::new(listeners, &self.hasher)?;
         Ok(Snapshot {
+            real_server_addresses: self.real_server_addresses(),
             generation: self.generation,
             route_epoch: self.route_epoch,
             ports: config.ports.iter().zip(facts).map(|(port, facts)| port_view(port, facts)).collect(),
@@ -330,6 +331,12 @@ impl Slots {
             steering,
             refuse: config.refusal,
         })
+    }
+
+    fn real_server_addresses(&self) -> HashSet<Address, ahash::RandomState> {
+        let mut addresses = HashSet::with_hasher(self.hasher.clone());
+        addresses.extend(self.real_servers.iter().flatten().map(|server| server.address));
+        addresses
     }
 
     /// Every address the gateway answers for: those of ports, services, pools, and those that left a pool and may still

@@ -164,7 +164,7 @@ impl Gateway {
         let wanted = control::Wanted::Whole(control::Desired::File);
         match runtime.block_on(self.plane.change(wanted, false)) {
             Ok(applied) => tracing::info!(generation = applied.generation, "configuration reloaded"),
-            Err(refusal) => tracing::error!("configuration not reloaded: {}", refusal.full_text()),
+            Err(refusal) => tracing::error!("configuration not reloaded: {}", refusal),
         }
     }
 

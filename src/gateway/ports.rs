@@ -122,6 +122,7 @@ impl crate::control::Links for DeviceLinks {
             rx_missed: stats.rx_missed,
             rx_errors: stats.rx_errors,
             rx_no_buffer: stats.rx_no_buffer,
+            tx_errors: stats.tx_errors,
         }
     }
 }
