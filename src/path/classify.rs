@@ -108,10 +108,10 @@ fn classify_ipv4(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
     let header_len = usize::from(header[0] & 0x0f) * 4;
     let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
     if header[0] >> 4 != 4 || header_len < 20 || total_len < header_len || L3 + total_len > frame_len {
-        return Class::Drop(DropReason::Ipv4Header);
+        return Class::Drop(cut_off_or(DropReason::Ipv4Header, total_len, port));
     }
     if header_len == 20 {
-        if checksum::fold(checksum::sum(header)) != 0xffff {
+        if !ipv4::plain_checksum_ok(header) {
             return Class::Drop(DropReason::Ipv4Checksum);
         }
     } else if let Err(reason) = check_ipv4_options(head, L3, header_len) {
@@ -120,8 +120,8 @@ fn classify_ipv4(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
     if !to_us {
         return Class::Drop(DropReason::EthernetGroupDestination);
     }
-    if total_len > usize::from(port.mtu) && !port.partial_checksums {
-        return Class::Drop(DropReason::EthernetOversize);
+    if total_len > usize::from(port.mtu) {
+        return Class::Drop(cut_off_or(DropReason::EthernetOversize, total_len, port));
     }
     let src = Address::from_v4([header[12], header[13], header[14], header[15]]);
     let dst = Address::from_v4([header[16], header[17], header[18], header[19]]);
@@ -154,6 +154,12 @@ fn check_ipv4_options(head: &[u8], l3: usize, header_len: usize) -> Result<(), D
     }
 }
 
+/// More than the MTU from a kernel of this machine is a frame that was meant for segmentation offload.
+#[cold]
+fn cut_off_or(reason: DropReason, ip_len: usize, port: &PortView) -> DropReason {
+    if port.partial_checksums && ip_len > usize::from(port.mtu) { DropReason::SuperFrame } else { reason }
+}
+
 /// RFC 6890: 0/8, 127/8, 224/4 and 240/4 are no host's source address.
 #[inline(always)]
 const fn is_martian_v4(first_octet: u8) -> bool {
@@ -169,7 +175,7 @@ fn classify_ipv6(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
     let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let end = L3 + ipv6::HEADER_LEN + payload_len;
     if header[0] >> 4 != 6 || payload_len == 0 || end > frame_len {
-        return Class::Drop(DropReason::Ipv6Header);
+        return Class::Drop(cut_off_or(DropReason::Ipv6Header, end - L3, port));
     }
     let src = Address::from_v6(*header[8..].first_chunk().expect("a 40-byte header"));
     let dst = Address::from_v6(*header[24..].first_chunk().expect("a 40-byte header"));
@@ -193,8 +199,8 @@ fn classify_ipv6(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
     if !to_us {
         return Class::Drop(DropReason::EthernetGroupDestination);
     }
-    if end - L3 > usize::from(port.mtu) && !port.partial_checksums {
-        return Class::Drop(DropReason::EthernetOversize);
+    if end - L3 > usize::from(port.mtu) {
+        return Class::Drop(cut_off_or(DropReason::EthernetOversize, end - L3, port));
     }
     if is_martian_v6(&src) {
         return Class::Drop(DropReason::IpMartianSource);

@@ -42,6 +42,7 @@ drop_reasons! {
     // Ethernet
     EthernetRunt "ethernet_runt" Malformed "The frame is shorter than its headers."
     EthernetOversize "ethernet_oversize" Malformed "The frame is longer than the port's MTU allows."
+    SuperFrame "super_frame" Capacity "A kernel on this machine sent more than the MTU in one frame, as only hardware with segmentation offload could take it."
     EthernetNotForUs "ethernet_not_for_us" Policy "The destination MAC address is another host's."
     EthernetGroupDestination "ethernet_group_destination" Policy "A unicast IP packet came in a broadcast or multicast frame."
     EthernetGroupSource "ethernet_group_source" Malformed "The source MAC address has the group bit."
