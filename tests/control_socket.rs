@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -373,6 +374,46 @@ fn conformance_n7_a_change_outlives_its_client() {
         thread::yield_now();
     }
     assert_eq!(get::<view::Service>(&gateway, "/v1/services/web").real_servers[0].weight, 42);
+}
+
+/// What this process logs, all tests together.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn conformance_n10_every_change_is_audited_and_conformance_n9_on_one_line() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let gateway = FakeGateway::start();
+    let marked = "/v1/services/audit%0Ame%1B/real-servers/10.2.0.11:8080/drain";
+    assert_eq!(change(&gateway, Method::POST, marked, None).unwrap_err().status, 404);
+    get::<view::Version>(&gateway, "/v1/version");
+    // The line is written before the answer is sent.
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = log.lines().find(|line| line.contains("audit%0Ame")).unwrap_or_else(|| panic!("{log}"));
+    for part in [
+        format!("uid={}", nix::unistd::geteuid()),
+        format!("pid={}", std::process::id()),
+        "method=POST".to_owned(),
+        "status=404".to_owned(),
+        "There is no service".to_owned(),
+    ] {
+        assert!(line.contains(&part), "{part} is not in {line}");
+    }
+    assert!(!log.contains('\u{1b}'));
+    assert!(!log.contains("/v1/version"));
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use fullnat::control::view::{Fault, Link, Route};
 use fullnat::control::{
-    Configuration, ControlPlane, ControlThread, Desired, Links, ListenerConfig, Refusal, WorkerHandle, start,
+    Configuration, ControlPlane, ControlThread, Desired, InUse, Links, ListenerConfig, Refusal, WorkerHandle,
+    start,
 };
 use fullnat::id::{PoolId, PortId, RealServerId, ServiceId, WorkerId};
 use fullnat::path::drop_reason::{DropCounters, DropReason};
@@ -177,6 +178,16 @@ impl Configuration for FakeConfiguration {
     fn commit(&mut self) {
         self.running = self.prepared.take().unwrap();
         self.generation += 1;
+    }
+
+    fn has_removed(&self) -> bool {
+        true
+    }
+
+    fn retire(&mut self, in_use: &InUse) {
+        // The fake workers have sessions at every real server and leases from the first local address.
+        assert!(in_use.real_servers.contains(&RealServerId(0)));
+        assert_eq!(in_use.local_addresses.iter().collect::<Vec<_>>(), [&(PoolId(0), v4(2, 100))]);
     }
 
     fn save(&mut self) -> Result<PathBuf, Refusal> {
