@@ -9,7 +9,7 @@
 //! in a task of its own, which a client that goes away cannot interrupt.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -22,6 +22,9 @@ use crate::id::{PortId, WorkerId};
 use crate::service::snapshot::Snapshot;
 use crate::worker::mailbox::{Answer, ControlEnd, Request};
 use crate::worker::published::{Counter, Published, PublishedView};
+
+/// How long a change may be held up by finding out what can be retired.
+const RETIRE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What control holds of one worker.
 pub struct WorkerHandle {
@@ -189,16 +192,23 @@ impl ControlPlane {
         if !configuration.has_removed() || self.published().into_iter().any(behind) {
             return;
         }
+        if let Ok(Ok(in_use)) = tokio::time::timeout(RETIRE_TIMEOUT, self.in_use()).await {
+            configuration.retire(&in_use);
+        }
+    }
+
+    async fn in_use(&self) -> Result<InUse, Refusal> {
         let mut in_use = InUse::default();
         for post in self.posts() {
-            let (Ok(servers), Ok(leases)) = (post.real_servers().await, post.leases().await) else { return };
+            let servers = post.real_servers().await?;
             let used =
                 servers.iter().filter(|server| server.sessions_active > 0 || server.sessions_inactive > 0);
             in_use.real_servers.extend(used.map(|server| server.id));
+            let leases = post.leases().await?;
             let used = leases.iter().filter(|lease| lease.leased > 0);
             in_use.local_addresses.extend(used.map(|lease| (lease.pool, lease.lip)));
         }
-        configuration.retire(&in_use);
+        Ok(in_use)
     }
 
     /// Gives the snapshot to all workers and waits until all work by it. The replaced ones are dropped here.
