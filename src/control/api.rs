@@ -67,6 +67,11 @@ pub fn router(plane: Arc<ControlPlane>) -> Router {
         .with_state(plane)
 }
 
+/// The router of the TCP socket for Prometheus.
+pub(super) fn metrics_router(plane: Arc<ControlPlane>) -> Router {
+    Router::new().route("/metrics", get(get_metrics)).with_state(plane)
+}
+
 /// The OpenAPI document of the socket.
 #[derive(OpenApi)]
 #[openapi(

@@ -1,14 +1,18 @@
 //! What control needs of the configuration, and nothing more: a narrow trait, so that the socket runs in tests
 //! against a configuration of a few lines.
 //!
-//! A change goes prepare, then (workers agree) commit. Between the two the running configuration is the old one.
+//! A change goes retire (if anything was removed), prepare, then (workers agree) commit. Until then the running
+//! configuration is the old one.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::refusal::Refusal;
 use super::view::Route;
+use crate::id::{PoolId, RealServerId};
 use crate::service::snapshot::Snapshot;
+use crate::wire::Address;
 
 /// The running configuration and the way to the next one. One task at a time holds it.
 pub trait Configuration: Send {
@@ -28,8 +32,24 @@ pub trait Configuration: Send {
     /// What was prepared last now runs.
     fn commit(&mut self);
 
+    /// Whether something was removed whose number is kept for the sessions that still use it.
+    fn has_removed(&self) -> bool;
+
+    /// Gives numbers free whose owners are removed and not in use. Called only while every worker runs the snapshot
+    /// committed last.
+    fn retire(&mut self, in_use: &InUse);
+
     /// Writes the running configuration into the file it came from, whole or not at all.
     fn save(&mut self) -> Result<PathBuf, Refusal>;
+}
+
+/// What the workers' sessions and leases refer to.
+#[derive(Clone, Debug, Default)]
+pub struct InUse {
+    /// real servers with sessions
+    pub real_servers: HashSet<RealServerId>,
+    /// local addresses with leases
+    pub local_addresses: HashSet<(PoolId, Address)>,
 }
 
 /// A configuration asked for.

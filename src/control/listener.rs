@@ -10,6 +10,7 @@
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,6 +30,8 @@ pub struct ListenerConfig {
     pub path: PathBuf,
     /// the group whose members may connect; our own if `None`
     pub group: Option<String>,
+    /// where `/metrics` is served over TCP too
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why there is no socket.
@@ -54,6 +57,14 @@ pub enum ListenError {
     /// Another daemon starts at this moment.
     #[error("the directory {0} stays locked by another process: is another fullnatd starting?")]
     Locked(PathBuf),
+    /// The TCP socket for metrics cannot be had.
+    #[error("cannot listen on {address} for metrics: {error}; choose another metrics_listen")]
+    Metrics {
+        /// where
+        address: SocketAddr,
+        /// what the system said
+        error: io::Error,
+    },
     /// The operating system refused.
     #[error("cannot {action} {path}: {error}")]
     Os {
@@ -218,7 +229,7 @@ mod tests {
     fn place() -> (tempfile::TempDir, ListenerConfig) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/control.sock");
-        (directory, ListenerConfig { path, group: None })
+        (directory, ListenerConfig { path, group: None, metrics: None })
     }
 
     fn mode(path: &Path) -> u32 {

@@ -25,7 +25,7 @@ mod sessions;
 pub mod strict_json;
 pub mod view;
 
-pub use configuration::{Configuration, Desired};
+pub use configuration::{Configuration, Desired, InUse};
 pub use listener::{ListenError, Listener, ListenerConfig};
 pub use plane::{ControlPlane, Links, Wanted, WorkerHandle};
 pub use refusal::Refusal;

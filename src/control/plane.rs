@@ -1,27 +1,30 @@
 //! The control plane: the one place where changes are made, and where questions find what they need.
 //!
 //! ```text
-//!  change:  lock ─► prepare (checks, builds the snapshot; on a helper thread) ─► Apply to every worker
-//!                ─► every worker has moved on ─► commit ─► generation to the caller
+//!  change:  lock ─► retire what was removed and has no session left ─► prepare (checks, builds the snapshot; on a helper
+//!                thread) ─► Apply to every worker ─► every worker has moved on ─► commit ─► generation to the caller
 //!  question: reads the published counters and the current snapshot, asks workers by letter; never takes the lock
 //! ```
 //! A change is refused as a whole before the first worker hears of it, or carried out as a whole: once begun it runs
 //! in a task of its own, which a client that goes away cannot interrupt.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
 use super::change::{Change, Edits};
-use super::configuration::{Configuration, Desired};
+use super::configuration::{Configuration, Desired, InUse};
 use super::post::{ANSWER_TIMEOUT, Post};
 use super::refusal::Refusal;
 use super::view::{Applied, Link, Route, Saved};
 use crate::id::{PortId, WorkerId};
 use crate::service::snapshot::Snapshot;
 use crate::worker::mailbox::{Answer, ControlEnd, Request};
-use crate::worker::published::{Published, PublishedView};
+use crate::worker::published::{Counter, Published, PublishedView};
+
+/// How long a change may be held up by finding out what can be retired.
+const RETIRE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What control holds of one worker.
 pub struct WorkerHandle {
@@ -152,6 +155,7 @@ impl ControlPlane {
 
     async fn change_whole(&self, wanted: Wanted, check_only: bool) -> Result<Applied, Refusal> {
         let mut changes = self.changes.clone().lock_owned().await;
+        self.retire(&mut *changes.configuration).await;
         // Thousands of services take a while to build; other clients are served meanwhile.
         let (mut changes, snapshot) = tokio::task::spawn_blocking(move || {
             let snapshot = changes.prepare(wanted);
@@ -178,6 +182,33 @@ impl ControlPlane {
         let generation = running.snapshot.generation;
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = running;
         told.map(|()| Applied { generation })
+    }
+
+    /// Frees the numbers of what was removed and no session uses any more. Waits for another time if a worker does not
+    /// answer or has not yet taken the last change.
+    async fn retire(&self, configuration: &mut dyn Configuration) {
+        let generation = self.running().snapshot.generation;
+        let behind = |view: PublishedView| view.get(Counter::Generation) != generation;
+        if !configuration.has_removed() || self.published().into_iter().any(behind) {
+            return;
+        }
+        if let Ok(Ok(in_use)) = tokio::time::timeout(RETIRE_TIMEOUT, self.in_use()).await {
+            configuration.retire(&in_use);
+        }
+    }
+
+    async fn in_use(&self) -> Result<InUse, Refusal> {
+        let mut in_use = InUse::default();
+        for post in self.posts() {
+            let servers = post.real_servers().await?;
+            let used =
+                servers.iter().filter(|server| server.sessions_active > 0 || server.sessions_inactive > 0);
+            in_use.real_servers.extend(used.map(|server| server.id));
+            let leases = post.leases().await?;
+            let used = leases.iter().filter(|lease| lease.leased > 0);
+            in_use.local_addresses.extend(used.map(|lease| (lease.pool, lease.lip)));
+        }
+        Ok(in_use)
     }
 
     /// Gives the snapshot to all workers and waits until all work by it. The replaced ones are dropped here.

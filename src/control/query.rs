@@ -174,11 +174,16 @@ async fn real_server_records(plane: &ControlPlane) -> Result<RealServerRecords, 
 fn one_service(running: &Running, service: &snapshot::Service, records: &RealServerRecords) -> view::Service {
     let all = &running.snapshot.real_servers;
     let listed = service.real_servers.iter().filter_map(|id| all.get(id.index())?.as_ref());
-    let removed = all.iter().flatten().filter(|server| server.service == service.id && server.removed);
+    let totals = |server: &snapshot::RealServer| records.get(&server.id).copied().unwrap_or_default();
+    // Removed ones are of interest as long as they have sessions.
+    let removed = all.iter().flatten().filter(|server| {
+        let Totals { sessions_active, sessions_inactive, .. } = totals(server);
+        server.service == service.id && server.removed && sessions_active + sessions_inactive > 0
+    });
     let real_servers = listed
         .filter(|server| !server.removed)
         .chain(removed)
-        .map(|server| real_server(server, records.get(&server.id).copied().unwrap_or_default()))
+        .map(|server| real_server(server, totals(server)))
         .collect();
     view::Service {
         name: service.name.clone(),

@@ -4,10 +4,12 @@
 //! * at most [`CONNECTIONS_MAX`] connections are open; when one more comes, the oldest whose client is not just being
 //!   worked for makes room, so a newcomer is served at once however many idle ones there are;
 //! * a request's header and its body may each take [`REQUEST_TIME`];
+//! * metrics for Prometheus may be had over TCP too; there nothing else is served, and its connections are counted apart;
 //! * a connection on which nothing moves for [`REQUEST_TIME`] is closed, be it idle or because the client does not read.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +26,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::ServiceExt;
@@ -54,13 +56,17 @@ pub struct ControlThread {
 /// # Errors
 /// The socket cannot be made, see [`ListenError`].
 pub fn start(config: &ListenerConfig, plane: Arc<ControlPlane>) -> Result<ControlThread, ListenError> {
+    let metrics = match config.metrics {
+        Some(address) => Some(metrics_socket(address)?),
+        None => None,
+    };
     let os = |error| ListenError::Os { action: "serve", path: config.path.clone(), error };
     let listener = Listener::bind(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(os)?;
     let (stop, stopped) = oneshot::channel();
     let serve = move || {
         let end = async move { drop(stopped.await) };
-        if let Err(error) = runtime.block_on(serve(listener, plane, end)) {
+        if let Err(error) = runtime.block_on(serve(listener, metrics, plane, end)) {
             warn!(%error, "the control socket broke down");
         }
         // A change in the middle of its preparation need not be waited for.
@@ -68,6 +74,12 @@ pub fn start(config: &ListenerConfig, plane: Arc<ControlPlane>) -> Result<Contro
     };
     let thread = thread::Builder::new().name("fullnat-control".to_owned()).spawn(serve);
     Ok(ControlThread { stop: Some(stop), thread: Some(thread.map_err(os)?) })
+}
+
+fn metrics_socket(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
+    let bound = std::net::TcpListener::bind(address);
+    let ready = bound.and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+    ready.map_err(|error| ListenError::Metrics { address, error })
 }
 
 impl ControlThread {
@@ -86,42 +98,46 @@ impl Drop for ControlThread {
     }
 }
 
-/// Serves until `shutdown` is ready. Must run in a tokio runtime with I/O and time.
+/// Serves the control socket, and metrics over TCP if `metrics` is given, until `shutdown` is ready. Must run in a
+/// tokio runtime with I/O and time.
 ///
 /// # Errors
-/// The socket cannot be given to the runtime.
+/// A socket cannot be given to the runtime.
 pub async fn serve(
     listener: Listener,
+    metrics: Option<std::net::TcpListener>,
     plane: Arc<ControlPlane>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let socket = UnixListener::from_std(listener.socket()?)?;
+    let metrics = metrics.map(TcpListener::from_std).transpose()?;
+    let scraped = Scraped { router: api::metrics_router(plane.clone()), open: Arc::default() };
     let router = api::router(plane);
     let open = Arc::new(Connections::default());
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = socket.accept() => accepted,
+            accepted = socket.accept() => accepted.map(|(stream, _)| accept(&listener, stream, &router, &open)),
+            accepted = scraped.accept(metrics.as_ref()) => accepted,
         };
-        match accepted {
-            Ok((stream, _)) => accept(&listener, stream, &router, &open),
-            Err(error) => {
-                // Out of file descriptors, as a rule.
-                warn!(%error, "cannot accept a control connection");
-                open.make_room();
-                sleep(Duration::from_millis(50)).await;
-            }
+        if let Err(error) = accepted {
+            // Out of file descriptors, as a rule.
+            warn!(%error, "cannot accept a control connection");
+            open.make_room();
+            sleep(Duration::from_millis(50)).await;
         }
     }
-    drop((socket, listener));
-    open.close_idle();
+    drop((socket, metrics, listener));
     let until = Instant::now() + FAREWELL;
-    while !open.lock().live.is_empty() && Instant::now() < until {
-        sleep(Duration::from_millis(5)).await;
+    loop {
         open.close_idle();
+        scraped.open.close_idle();
+        if open.lock().live.is_empty() || Instant::now() >= until {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(5)).await;
     }
-    Ok(())
 }
 
 fn accept(listener: &Listener, stream: UnixStream, router: &Router, open: &Arc<Connections>) {
@@ -132,17 +148,36 @@ fn accept(listener: &Listener, stream: UnixStream, router: &Router, open: &Arc<C
     if !admitted {
         warn!(uid = peer.uid, gid = peer.gid, pid = peer.pid, "a stranger connected to the control socket");
     }
-    // Every connection is being worked for: this one is closed at once.
-    let Some((id, state)) = open.enter() else { return };
-    let (router, open) = (admitted.then(|| router.clone()), open.clone());
-    tokio::spawn(async move {
-        converse(stream, peer, router, state).await;
-        open.lock().live.remove(&id);
-    });
+    open.start(stream, admitted.then(|| router.clone()), Some(peer));
+}
+
+/// Metrics over TCP.
+struct Scraped {
+    router: Router,
+    open: Arc<Connections>,
+}
+
+impl Scraped {
+    /// Takes one connection; never ready without a socket.
+    async fn accept(&self, socket: Option<&TcpListener>) -> io::Result<()> {
+        match socket {
+            Some(socket) => {
+                let (stream, _) = socket.accept().await?;
+                self.open.start(stream, Some(self.router.clone()), None);
+                Ok(())
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: UnixStream, peer: Peer, router: Option<Router>, state: Arc<Connection>) {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: Option<Peer>,
+    router: Option<Router>,
+    state: Arc<Connection>,
+) {
     let io = TokioIo::new(Watched { stream, state: state.clone() });
     let serve = {
         let state = state.clone();
@@ -150,6 +185,8 @@ async fn converse(stream: UnixStream, peer: Peer, router: Option<Router>, state:
     };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        // Who has sent a request and closes that half still wants the answer.
+        .half_close(true)
         .header_read_timeout(REQUEST_TIME)
         .serve_connection(io, serve);
     tokio::select! {
@@ -162,24 +199,25 @@ async fn converse(stream: UnixStream, peer: Peer, router: Option<Router>, state:
 
 async fn respond(
     request: Request<Incoming>,
-    peer: Peer,
+    peer: Option<Peer>,
     router: Option<Router>,
     state: Arc<Connection>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let (parts, body) = request.into_parts();
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let response = match (router, api::collect(&parts.headers, Body::new(body)).await) {
-        (None, _) => Refusal::Forbidden(peer.uid).into_response(),
+        (None, _) => Refusal::Forbidden(peer.map_or(u32::MAX, |peer| peer.uid)).into_response(),
         (Some(_), Err(refusal)) => refusal.into_response(),
         (Some(router), Ok(body)) => {
             let _busy = state.work();
             router.oneshot(Request::from_parts(parts, Body::from(body))).await.into_response()
         }
     };
-    if !matches!(method, Method::GET | Method::HEAD) {
+    if let Some(Peer { uid, gid, pid }) = peer
+        && !matches!(method, Method::GET | Method::HEAD)
+    {
         let detail = response.extensions().get::<AuditDetail>().map_or("", |detail| &detail.0);
         let status = response.status().as_u16();
-        let Peer { uid, gid, pid } = peer;
         info!(target: "fullnat::audit", uid, gid, pid, %method, ?path, status, ?detail, "control request");
     }
     Ok(response)
@@ -228,6 +266,19 @@ impl Connections {
         });
         open.live.insert(id, connection.clone());
         Some((id, connection))
+    }
+
+    /// Serves a new connection, or closes it at once if every other is being worked for.
+    fn start<S>(self: &Arc<Self>, stream: S, router: Option<Router>, peer: Option<Peer>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some((id, state)) = self.enter() else { return };
+        let open = self.clone();
+        tokio::spawn(async move {
+            converse(stream, peer, router, state).await;
+            open.lock().live.remove(&id);
+        });
     }
 
     /// Closes the oldest connection whose client is not being worked for.
@@ -287,12 +338,12 @@ impl Drop for Busy<'_> {
 }
 
 /// A stream that notes when something moves.
-struct Watched {
-    stream: UnixStream,
+struct Watched<S> {
+    stream: S,
     state: Arc<Connection>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -306,7 +357,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         if written.is_ready() {

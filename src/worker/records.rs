@@ -130,7 +130,7 @@ pub struct RealServerRecord {
     pub id: RealServerId,
     /// established TCP sessions, and UDP sessions
     pub sessions_active: u32,
-    /// all other sessions
+    /// all other sessions in the table, finished ones included: with both 0 its number may be given to another
     pub sessions_inactive: u32,
     /// sessions ever made
     pub sessions_created: u64,
