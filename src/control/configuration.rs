@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::refusal::Refusal;
 use super::view::Route;
-use crate::id::{PoolId, RealServerId};
+use crate::id::RealServerId;
 use crate::service::snapshot::Snapshot;
 use crate::wire::Address;
 
@@ -49,7 +49,7 @@ pub struct InUse {
     /// real servers with sessions
     pub real_servers: HashSet<RealServerId>,
     /// local addresses with leases
-    pub local_addresses: HashSet<(PoolId, Address)>,
+    pub local_addresses: HashSet<Address>,
 }
 
 /// A configuration asked for.

@@ -204,9 +204,9 @@ impl ControlPlane {
             let used =
                 servers.iter().filter(|server| server.sessions_active > 0 || server.sessions_inactive > 0);
             in_use.real_servers.extend(used.map(|server| server.id));
-            let leases = post.leases().await?;
-            let used = leases.iter().filter(|lease| lease.leased > 0);
-            in_use.local_addresses.extend(used.map(|lease| (lease.pool, lease.lip)));
+            let addresses = post.local_addresses().await?;
+            let used = addresses.iter().filter(|address| address.leased > 0);
+            in_use.local_addresses.extend(used.map(|address| address.address));
         }
         Ok(in_use)
     }

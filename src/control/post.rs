@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::refusal::Refusal;
-use crate::id::WorkerId;
+use crate::id::{PortId, WorkerId};
 use crate::worker::mailbox::{Answer, ControlEnd, Page, Request, Ticket};
-use crate::worker::records::{LeaseRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord};
+use crate::worker::records::{LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord};
 
 /// How long a worker may take for an answer before it counts as stuck.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,6 +126,20 @@ impl Post {
             _ => None,
         })
         .await
+    }
+
+    /// The use of all local addresses.
+    pub async fn local_addresses(&self) -> Result<Vec<LocalAddressRecord>, Refusal> {
+        self.whole_table(Request::LocalAddresses, |answer| match answer {
+            Answer::LocalAddresses(page) => Some(page),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Says that a port's link came up.
+    pub async fn link_up(&self, port: PortId) -> Result<(), Refusal> {
+        self.ask(Request::LinkUp(port)).await.map(|_| ())
     }
 
     /// The counters of all real servers.

@@ -105,7 +105,7 @@ impl Configuration for RunningConfiguration {
     fn retire(&mut self, in_use: &InUse) {
         self.slots.retire(
             |real_server| in_use.real_servers.contains(&real_server),
-            |pool, address| in_use.local_addresses.contains(&(pool, *address)),
+            |_, address| in_use.local_addresses.contains(address),
         );
     }
 

@@ -27,7 +27,6 @@ mod queue;
 #[rustfmt::skip]
 mod sys;
 mod system;
-mod whole_frames;
 
 pub use clock::Clock;
 pub use device::{Capabilities, Device, DeviceError};
@@ -37,7 +36,6 @@ pub use mbuf::Mbuf;
 pub use mempool::{Mempool, PoolDemand, PoolError, data_room};
 pub use port::{Link, Port, PortError, PortFeatures, PortSettings, PortStats, Rss, StartedPort};
 pub use queue::{RxQueue, TxQueue};
-pub use whole_frames::WholeFrames;
 
 /// Packets of one burst at most.
 pub const BURST_MAX: usize = 32;

@@ -7,7 +7,6 @@
 //! ```
 //! The one place that knows DPDK, the workers and control at the same time.
 
-mod configuration;
 mod cores;
 mod ports;
 mod runtime;
@@ -23,7 +22,7 @@ use rand::rngs::SysRng;
 
 use crate::clock::Tick;
 use crate::config::{BuildError, Config, HugePages, Idle, PortFacts, Requirements};
-use crate::control::{self, ControlPlane, ControlThread, ListenerConfig, WorkerHandle};
+use crate::control::{self, ControlPlane, ControlThread, ListenerConfig, RunningConfiguration, WorkerHandle};
 use crate::dpdk::{self, Clock, DeviceError, Eal, EalError, LcoreError, Mempool, PoolError, PortError, WorkerThread};
 use crate::id::WorkerId;
 use crate::path::neighbour::NeighbourConfig;
@@ -35,7 +34,6 @@ use crate::worker::mailbox::{WorkerEnd, mailbox};
 use crate::worker::published::Published;
 use crate::worker::{IdlePolicy, Outlet, Ring, Worker};
 
-use configuration::Running;
 pub use cores::Cores;
 use ports::{DeviceLinks, HELD_MAX, Queues};
 use runtime::{Buffers, Dpdk};
@@ -143,7 +141,7 @@ impl Gateway {
             started.push(Arc::new(running));
         }
         let facts = started.iter().zip(&config.ports).map(|(port, wanted)| facts(port, wanted.checksum_offload));
-        let (running, snapshot) = Running::start(path, config.clone(), facts.collect(), steering)?;
+        let (running, snapshot) = RunningConfiguration::new(path.to_owned(), config.clone(), facts.collect(), steering)?;
 
         let (workers, handles) = start_workers(&eal, &config, &cores, &pool, queues, &snapshot)?;
         let links = DeviceLinks {
@@ -153,7 +151,11 @@ impl Gateway {
         let plane = ControlPlane::new(Box::new(running), snapshot, handles, Box::new(links))
             .map_err(StartError::Control)?;
         let listener =
-            ListenerConfig { path: config.control.socket.clone(), group: config.control.group.clone() };
+            ListenerConfig {
+                path: config.control.socket.clone(),
+                group: config.control.group.clone(),
+                metrics: config.control.metrics_listen,
+            };
         let control = control::start(&listener, plane.clone())?;
         Ok(Gateway { control: Some(control), workers, plane, _ports: started, _pool: pool, _eal: eal })
     }

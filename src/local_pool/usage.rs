@@ -75,11 +75,25 @@ impl LocalPools {
         usage
     }
 
-    /// How full each LIP is, removed ones as long as leases on them last.
+    /// Slots that LIPs may stand in.
+    pub fn lip_slots(&self) -> usize {
+        self.registry.lips.len()
+    }
+
+    /// How full the LIP in a slot is, a removed one as long as leases on it last.
+    pub fn lip(&self, slot: usize) -> Option<LipUsage> {
+        let lip = self.registry.lips.get(slot)?;
+        (lip.pool.is_some() || lip.leased + lip.resting > 0).then(|| LipUsage {
+            address: lip.address,
+            pool: lip.pool,
+            leased: lip.leased,
+            resting: lip.resting,
+        })
+    }
+
+    /// How full each LIP is.
     pub fn lips(&self) -> impl Iterator<Item = LipUsage> {
-        self.registry.lips.iter().filter(|lip| lip.pool.is_some() || lip.leased + lip.resting > 0).map(
-            |lip| LipUsage { address: lip.address, pool: lip.pool, leased: lip.leased, resting: lip.resting },
-        )
+        (0..self.lip_slots()).filter_map(|slot| self.lip(slot))
     }
 
     /// Slots that destinations may stand in, to ask for them a slice at a time.

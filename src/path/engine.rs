@@ -101,6 +101,12 @@ impl<P: Packet> Engine<P> {
         self.shard.tick_neighbours(&mut turn);
     }
 
+    /// Announces the addresses of a port whose link came up.
+    #[cold]
+    pub fn announce(&mut self, port: PortId, now: Now) {
+        self.shard.neighbours.announce_port(OwnAddresses::of(&self.snapshot), port, now);
+    }
+
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

@@ -47,6 +47,15 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
             });
             Answer::Leases(page)
         }
+        Request::LocalAddresses(mut page) => {
+            let pools = engine.pools();
+            page.fill(pools.lip_slots() as u32, |slot| pools.lip(slot as usize));
+            Answer::LocalAddresses(page)
+        }
+        Request::LinkUp(port) => {
+            engine.announce(port, now);
+            Answer::Noted
+        }
         Request::RealServers(mut page) => {
             let real_servers = engine.real_servers();
             page.fill(real_servers.len() as u32, |position| {

@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::records::{LeaseRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord};
+use super::records::{LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord};
+use crate::id::PortId;
 use crate::service::snapshot::Snapshot;
 
 /// Letters that may be under way to one worker.
@@ -38,8 +39,12 @@ pub enum Request {
     Sessions(SessionFilter, Page<SessionRecord>),
     /// The neighbour table from the page's position on.
     Neighbours(Page<NeighbourRecord>),
-    /// Leases held, one record per local address and destination.
+    /// Leases held, one record per destination.
     Leases(Page<LeaseRecord>),
+    /// Leases held, one record per local address.
+    LocalAddresses(Page<LocalAddressRecord>),
+    /// A port's link came up again: its addresses shall be announced. Answered by [`Answer::Noted`].
+    LinkUp(PortId),
     /// Counters of the real servers, by ascending id.
     RealServers(Page<RealServerRecord>),
 }
@@ -54,6 +59,10 @@ pub enum Answer {
     Neighbours(Page<NeighbourRecord>),
     /// see [`Request::Leases`]
     Leases(Page<LeaseRecord>),
+    /// see [`Request::LocalAddresses`]
+    LocalAddresses(Page<LocalAddressRecord>),
+    /// It will be done.
+    Noted,
     /// see [`Request::RealServers`]
     RealServers(Page<RealServerRecord>),
 }

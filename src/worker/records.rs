@@ -120,6 +120,9 @@ impl SessionFilter {
 /// One entry of a worker's neighbour table.
 pub type NeighbourRecord = crate::path::neighbour::NeighbourView;
 
+/// The leases of one worker from one local address.
+pub type LocalAddressRecord = crate::local_pool::LipUsage;
+
 /// The leases of one worker toward one destination.
 pub type LeaseRecord = crate::local_pool::DestinationUsage;
 

@@ -296,32 +296,24 @@ pub fn pools(pools: &[view::Pool]) -> String {
         "POOL",
         "PORT",
         "L4 PORTS",
-        "WHAT",
-        "ADDRESS",
+        "PROTOCOL",
+        "REAL SERVER",
         ">LEASED",
-        ">FINISHED",
+        ">RESTING",
+        ">REFUSED",
         ">ROOM",
         ">USED",
     ]);
     for pool in pools {
         let head = || [text(&pool.name), text(&pool.port), text(&pool.l4_ports)];
-        for local in &pool.by_address {
-            sheet.row(head().into_iter().chain([
-                text("local"),
-                text(&local.address),
-                number(count(local.leased)),
-                number(count(local.finished)),
-                number("-"),
-                number("-"),
-            ]));
-        }
         for to in &pool.by_real_server {
             let used = if to.ports == 0 { 0.0 } else { to.leased as f64 / to.ports as f64 };
             sheet.row(head().into_iter().chain([
-                text(format!("to {}", to.protocol)),
+                text(&to.protocol),
                 text(&to.address),
                 number(count(to.leased)),
-                number(count(to.finished)),
+                number(count(to.resting)),
+                number(count(to.refused)),
                 number(count(to.ports)),
                 number(percent(used)),
             ]));
