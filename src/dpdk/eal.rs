@@ -6,16 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
-use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{dup, dup2_stderr, dup2_stdout};
-
+use super::output::{self, Output};
 use super::{log, sys, system};
 
 /// Why DPDK's environment did not come up, and what to do about it.
@@ -56,13 +53,8 @@ pub enum EalError {
     )]
     InMemoryWithoutHuge,
     /// Any other failure.
-    #[error("DPDK did not start: {reason} ({errno})")]
-    Refused {
-        /// what DPDK logged
-        reason: String,
-        /// what it returned
-        errno: String,
-    },
+    #[error("DPDK did not start: {0}")]
+    Refused(String),
     /// stdout and stderr could not be held back.
     #[error("DPDK was not started: its output could not be captured: {0}")]
     Output(#[from] io::Error),
@@ -142,12 +134,8 @@ impl Drop for Environment {
         if self.packets_abroad.load(Ordering::Acquire) {
             tracing::debug!("packets are not all home: DPDK's memory is left to the end of the process");
         } else if std::thread::current().id() == self.started_by {
-            let output = Output::hold();
             // SAFETY: the last handle is gone, with it every pool, device, queue and, by the flag, every packet.
-            log::explain(|| unsafe { sys::rte_eal_cleanup() });
-            if let Ok(output) = output {
-                let _ = output.release();
-            }
+            output::quietly(|| log::explain(|| unsafe { sys::rte_eal_cleanup() }));
         }
         remove_runtime_directory(self.runtime_directory.as_deref());
     }
@@ -159,9 +147,7 @@ fn failure(errno: i32, logged: &str, printed: &str, arguments: &Arguments) -> Ea
     let complaint = printed.lines().find_map(|line| line.strip_prefix(&format!("{PROGRAM}: ")));
     let reason = match (complaint, logged) {
         (Some(complaint), _) => complaint.to_owned(),
-        (None, "") => {
-            printed.lines().find(|line| line.starts_with("EAL:")).unwrap_or("it gave no reason").to_owned()
-        }
+        (None, "") => printed.lines().find(|line| line.starts_with("EAL:")).unwrap_or_default().to_owned(),
         (None, logged) => logged.to_owned(),
     };
     if arguments.in_memory && arguments.no_huge {
@@ -170,7 +156,7 @@ fn failure(errno: i32, logged: &str, printed: &str, arguments: &Arguments) -> Ea
     if errno == nix::libc::EINVAL {
         return EalError::Arguments(reason);
     }
-    EalError::Refused { reason, errno: sys::error_text(errno) }
+    EalError::Refused(sys::refusal(&reason, errno))
 }
 
 fn runtime_directory() -> Option<PathBuf> {
@@ -289,7 +275,7 @@ impl Arguments {
                 let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
                 if let Some(address) = system::pci_address(name) {
                     found = true;
-                    add(&["-a", &[&address, arguments].join(",").trim_end_matches(',').to_owned()]);
+                    add(&["-a", [&address, arguments].join(",").trim_end_matches(',')]);
                 }
             }
             if !found {
@@ -307,37 +293,6 @@ impl Arguments {
         }
         line.extend(self.words.iter().cloned());
         line
-    }
-}
-
-/// stdout and stderr held back while DPDK might print there: it prints its usage and getopt's complaints.
-struct Output {
-    file: File,
-    stdout: std::os::fd::OwnedFd,
-    stderr: std::os::fd::OwnedFd,
-}
-
-impl Output {
-    fn hold() -> io::Result<Output> {
-        let file = File::from(memfd_create(c"dpdk-output", MFdFlags::MFD_CLOEXEC)?);
-        // SAFETY: flushes C's streams.
-        unsafe { sys::shim_flush_stdio() };
-        let (stdout, stderr) = (dup(io::stdout())?, dup(io::stderr())?);
-        dup2_stdout(&file)?;
-        dup2_stderr(&file)?;
-        Ok(Output { file, stdout, stderr })
-    }
-
-    /// Puts them back; what was printed.
-    fn release(mut self) -> io::Result<String> {
-        // SAFETY: flushes C's streams into what we hold.
-        unsafe { sys::shim_flush_stdio() };
-        dup2_stdout(&self.stdout)?;
-        dup2_stderr(&self.stderr)?;
-        let mut printed = Vec::new();
-        self.file.rewind()?;
-        self.file.read_to_end(&mut printed)?;
-        Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 }
 
