@@ -135,6 +135,28 @@ fn device_without_rss_starts_without(eal: &Eal) {
     assert_eq!(started.rx[1].rx_burst(&mut packets), BURST_MAX);
     assert!(packets.iter().enumerate().all(|(i, packet)| packet.head() == [i as u8; 60]));
     assert_eq!(started.tx[1].discard(&mut packets), BURST_MAX);
+
+    // What a full ring does not take stays ours, in order.
+    let mut sent = 0;
+    while packets.is_empty() {
+        assert!(pool.allocate_bulk(&mut packets), "the ring is smaller than the pool");
+        for (i, packet) in packets.iter_mut().enumerate() {
+            assert!(packet.append(&[i as u8; 60]));
+        }
+        sent += started.tx[0].tx_burst(&mut packets);
+    }
+    let left = packets.len();
+    assert!(
+        sent > BURST_MAX
+            && packets.iter().enumerate().all(|(i, packet)| packet.head()[0] == (32 - left + i) as u8)
+    );
+    packets.clear();
+    // A ring that is closed keeps what is in it.
+    let mut received = 0;
+    while received < sent {
+        received += started.rx[0].rx_burst(&mut packets);
+        packets.clear();
+    }
     drop(started);
     assert_eq!(pool.available(), pool.count());
 }
