@@ -92,8 +92,9 @@ fn main() {
     }
     let cflags = pkg_config("--cflags");
     let libs = pkg_config("--libs");
-    compile_shim(&cflags);
+    // First: what misses libclang shall read so, not the C compiler's settings.
     bind(&cflags);
+    compile_shim(&cflags);
     link(&libs);
 }
 

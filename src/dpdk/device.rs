@@ -6,8 +6,9 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::PoisonError;
 
-use super::system::{self, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Capability};
-use super::{Eal, log, sys};
+use super::interface::Interface;
+use super::system::{self, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, Capability};
+use super::{Eal, log, output, sys};
 
 /// Why a device cannot be had, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +77,12 @@ pub enum DeviceError {
         driver: String,
     },
     /// The driver refused.
-    #[error("device {device}: its driver did not take it: {reason} ({errno})")]
+    #[error("device {device}: its driver did not take it: {reason}")]
     Refused {
         /// the device
         device: String,
-        /// what DPDK logged
+        /// what DPDK said
         reason: String,
-        /// what it returned
-        errno: String,
     },
 }
 
@@ -106,8 +105,8 @@ pub struct Capabilities {
     pub tx_checksum: bool,
     /// the device checks TCP and UDP checksums
     pub rx_checksum: bool,
-    /// Frames come from a kernel of this machine, which leaves layer-4 checksums unfinished (the pseudo header's sum)
-    /// where it expects hardware to complete them.
+    /// Frames may come from a kernel of this machine over a veth, which leaves layer-4 checksums unfinished (the pseudo
+    /// header's sum) because no wire follows.
     pub partial_checksums: bool,
     /// the device sends frames of several segments
     pub tx_segments: bool,
@@ -125,6 +124,8 @@ pub struct Device {
     capabilities: Capabilities,
     made_here: bool,
     frames_kept: u32,
+    /// the kernel's interface behind it, which outlives the port
+    pub(super) interface: Option<Interface>,
 }
 
 impl Device {
@@ -153,7 +154,7 @@ impl Device {
         }
         let Some(port) = port else {
             let reason = "it made no network port".to_owned();
-            return Err(DeviceError::Refused { device: found_name, reason, errno: "no such port".into() });
+            return Err(DeviceError::Refused { device: found_name, reason });
         };
         if !eal.0.ports_taken.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return Err(DeviceError::Taken(found_name));
@@ -165,6 +166,9 @@ impl Device {
             capabilities: capabilities(port, &info(port), arguments),
             made_here,
             frames_kept: frames_kept(arguments),
+            interface: argument(arguments, "iface")
+                .filter(|_| name.starts_with("net_af_packet") || name.starts_with("net_af_xdp"))
+                .and_then(|interface| Interface::open(interface).ok()),
         })
     }
 
@@ -191,7 +195,8 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let device = self.info().device;
-        log::explain(|| {
+        // libxdp prints what it thinks.
+        let close = || {
             // SAFETY: nobody else holds this port (`ports_taken`), and its queues are gone: they hold this value.
             unsafe {
                 sys::rte_eth_dev_stop(self.port);
@@ -200,7 +205,8 @@ impl Drop for Device {
                     sys::rte_dev_remove(device);
                 }
             }
-        });
+        };
+        output::quietly(|| log::explain(close));
         self.eal.0.ports_taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
     }
 }
@@ -240,8 +246,7 @@ fn make(device: &str, name: &str, pci: Option<&str>) -> Result<(), DeviceError> 
         .split("; ")
         .filter(|line| !line.contains("Driver cannot attach") && !line.contains("Failed to attach device"))
         .collect();
-    let reason = if told.is_empty() { "it gave no reason".to_owned() } else { told.join("; ") };
-    Err(DeviceError::Refused { device, reason, errno: sys::error_text(result) })
+    Err(DeviceError::Refused { device, reason: sys::refusal(&told.join("; "), result) })
 }
 
 /// Drivers that work beside the kernel's own: the NIC's kernel driver stays.
@@ -263,6 +268,13 @@ fn check_pci(address: &str) -> Result<(), DeviceError> {
     require(address, &[CAP_IPC_LOCK])
 }
 
+/// The value of one of a vdev's arguments.
+fn argument<'a>(arguments: &'a str, key: &str) -> Option<&'a str> {
+    arguments
+        .split(',')
+        .find_map(|pair| pair.split_once('=').filter(|&(k, _)| k == key).map(|(_, value)| value))
+}
+
 fn check_vdev(device: &str, name: &str, arguments: &str) -> Result<(), DeviceError> {
     let argument = |key: &str| {
         arguments
@@ -277,7 +289,7 @@ fn check_vdev(device: &str, name: &str, arguments: &str) -> Result<(), DeviceErr
     if is("net_af_packet") || is("net_af_xdp") {
         exists(argument("iface").ok_or_else(|| DeviceError::InterfaceMissing(device.to_owned()))?)?;
         let wanted: &[Capability] =
-            if is("net_af_xdp") { &[CAP_NET_RAW, CAP_NET_ADMIN, CAP_SYS_ADMIN] } else { &[CAP_NET_RAW] };
+            if is("net_af_xdp") { &[CAP_NET_RAW, CAP_NET_ADMIN] } else { &[CAP_NET_RAW] };
         return require(name, wanted);
     }
     if is("net_tap") {
@@ -346,8 +358,8 @@ fn capabilities(port: u16, info: &sys::rte_eth_dev_info, arguments: &str) -> Cap
         tx_checksum: all(info.tx_offload_capa, tx_l4),
         // virtio reports the host's unfinished checksums as right; not asked, the host finishes them.
         rx_checksum: !software && !is(&["net_virtio", "net_virtio_user"]) && all(info.rx_offload_capa, rx_l4),
-        partial_checksums: is(&["net_af_packet", "net_af_xdp", "net_tap"])
-            || (driver == "net_pcap" && on_interface),
+        // Not `net_tap`: it offers the kernel no offload, so the kernel finishes what it gives it.
+        partial_checksums: is(&["net_af_packet", "net_af_xdp"]) || (driver == "net_pcap" && on_interface),
         tx_segments: info.tx_offload_capa & sys::TX_OFFLOAD_MULTI_SEGS != 0,
         rx_segments: info.rx_offload_capa & sys::RX_OFFLOAD_SCATTER != 0,
         numa_socket: u32::try_from(socket).ok(),

@@ -6,16 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{dup, dup2_stderr, dup2_stdout};
-
+use super::output::{self, Output};
 use super::{log, sys, system};
 
 /// Why DPDK's environment did not come up, and what to do about it.
@@ -47,6 +44,11 @@ pub enum EalError {
          \"--in-memory\" to dataplane.eal"
     )]
     HugetlbfsNotMounted,
+    /// The operator's directory is none.
+    #[error(
+        "dataplane.eal: {0} is not a mounted hugetlbfs; mount it (mount -t hugetlbfs none {0}) or leave --huge-dir out"
+    )]
+    HugeDirectory(String),
     /// No right to the hugetlbfs.
     #[error("{0} cannot be written to; run as root or give this user the directory")]
     HugetlbfsDenied(PathBuf),
@@ -56,13 +58,8 @@ pub enum EalError {
     )]
     InMemoryWithoutHuge,
     /// Any other failure.
-    #[error("DPDK did not start: {reason} ({errno})")]
-    Refused {
-        /// what DPDK logged
-        reason: String,
-        /// what it returned
-        errno: String,
-    },
+    #[error("DPDK did not start: {0}")]
+    Refused(String),
     /// stdout and stderr could not be held back.
     #[error("DPDK was not started: its output could not be captured: {0}")]
     Output(#[from] io::Error),
@@ -122,6 +119,7 @@ impl Eal {
             remove_runtime_directory(runtime_directory.as_deref());
             return Err(failure(errno, &logged, &printed, &arguments));
         }
+        remove_stale_directories(runtime_directory.as_deref());
         Ok(Eal(Arc::new(Environment {
             started_by: std::thread::current().id(),
             runtime_directory,
@@ -142,12 +140,8 @@ impl Drop for Environment {
         if self.packets_abroad.load(Ordering::Acquire) {
             tracing::debug!("packets are not all home: DPDK's memory is left to the end of the process");
         } else if std::thread::current().id() == self.started_by {
-            let output = Output::hold();
             // SAFETY: the last handle is gone, with it every pool, device, queue and, by the flag, every packet.
-            log::explain(|| unsafe { sys::rte_eal_cleanup() });
-            if let Ok(output) = output {
-                let _ = output.release();
-            }
+            output::quietly(|| log::explain(|| unsafe { sys::rte_eal_cleanup() }));
         }
         remove_runtime_directory(self.runtime_directory.as_deref());
     }
@@ -159,9 +153,7 @@ fn failure(errno: i32, logged: &str, printed: &str, arguments: &Arguments) -> Ea
     let complaint = printed.lines().find_map(|line| line.strip_prefix(&format!("{PROGRAM}: ")));
     let reason = match (complaint, logged) {
         (Some(complaint), _) => complaint.to_owned(),
-        (None, "") => {
-            printed.lines().find(|line| line.starts_with("EAL:")).unwrap_or("it gave no reason").to_owned()
-        }
+        (None, "") => printed.lines().find(|line| line.starts_with("EAL:")).unwrap_or_default().to_owned(),
         (None, logged) => logged.to_owned(),
     };
     if arguments.in_memory && arguments.no_huge {
@@ -170,7 +162,7 @@ fn failure(errno: i32, logged: &str, printed: &str, arguments: &Arguments) -> Ea
     if errno == nix::libc::EINVAL {
         return EalError::Arguments(reason);
     }
-    EalError::Refused { reason, errno: sys::error_text(errno) }
+    EalError::Refused(sys::refusal(&reason, errno))
 }
 
 fn runtime_directory() -> Option<PathBuf> {
@@ -184,7 +176,22 @@ fn runtime_directory() -> Option<PathBuf> {
     (!directory.is_empty()).then(|| PathBuf::from(directory))
 }
 
-fn remove_runtime_directory(directory: Option<&std::path::Path>) {
+/// Removes what gateways that were killed left beside ours: directories that bear the id of no process.
+fn remove_stale_directories(ours: Option<&Path>) {
+    let Some(entries) = ours.and_then(Path::parent).and_then(|parent| std::fs::read_dir(parent).ok()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix(PROGRAM)?.strip_prefix('-')?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn remove_runtime_directory(directory: Option<&Path>) {
     let Some(directory) = directory else { return };
     if directory.file_name().is_some_and(|name| name.to_string_lossy() == own_prefix()) {
         let _ = std::fs::remove_dir_all(directory);
@@ -192,6 +199,10 @@ fn remove_runtime_directory(directory: Option<&std::path::Path>) {
         let _ = directory.parent().map(std::fs::remove_dir);
     }
 }
+
+/// Options of an operator who manages the files of his hugepages himself.
+const KEEPS_FILES: [&str; 5] =
+    ["--huge-unlink", "--legacy-mem", "--single-file-segments", "--file-prefix", "--proc-type"];
 
 const PROGRAM: &str = "fullnatd";
 
@@ -230,21 +241,21 @@ impl Arguments {
         })
     }
 
+    /// The value of a long option, as `--name value` or `--name=value`.
+    fn value(&self, name: &str) -> Option<&str> {
+        self.words.iter().enumerate().find_map(|(i, word)| match word.strip_prefix(name)? {
+            "" => self.words.get(i + 1).map(String::as_str),
+            rest => rest.strip_prefix('='),
+        })
+    }
+
     fn own_prefix(&self) -> bool {
         !self.has(&["--file-prefix"])
     }
 
     /// Whether hugepages are taken without a mounted hugetlbfs: chosen unless the operator wants files of them.
     fn memory_without_files(&self) -> bool {
-        let files = [
-            "--huge-dir",
-            "--huge-unlink",
-            "--legacy-mem",
-            "--single-file-segments",
-            "--file-prefix",
-            "--proc-type",
-        ];
-        self.in_memory || !self.has(&files)
+        self.in_memory || !(self.has(&["--huge-dir"]) || self.has(&KEEPS_FILES))
     }
 
     /// What hugepage memory needs, asked of the kernel first.
@@ -260,11 +271,16 @@ impl Arguments {
         if pages.iter().all(|pages| pages.free == 0) {
             return Err(EalError::HugepagesInUse(total));
         }
-        if self.memory_without_files() || self.has(&["--huge-dir"]) {
+        if self.memory_without_files() {
             return Ok(());
         }
         let mounts = system::hugetlbfs_mounts();
         let Some(first) = mounts.first() else { return Err(EalError::HugetlbfsNotMounted) };
+        if let Some(directory) = self.value("--huge-dir")
+            && !mounts.iter().any(|mount| mount == Path::new(directory))
+        {
+            return Err(EalError::HugeDirectory(directory.to_owned()));
+        }
         let writable = |mount: &PathBuf| nix::unistd::access(mount, nix::unistd::AccessFlags::W_OK).is_ok();
         if !mounts.iter().any(writable) {
             return Err(EalError::HugetlbfsDenied(first.clone()));
@@ -289,15 +305,19 @@ impl Arguments {
                 let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
                 if let Some(address) = system::pci_address(name) {
                     found = true;
-                    add(&["-a", &[&address, arguments].join(",").trim_end_matches(',').to_owned()]);
+                    add(&["-a", [&address, arguments].join(",").trim_end_matches(',')]);
                 }
             }
             if !found {
                 add(&["--no-pci"]);
             }
         }
-        if !self.no_huge && !self.in_memory && self.memory_without_files() {
-            add(&["--in-memory"]);
+        if !self.no_huge && !self.in_memory {
+            if self.memory_without_files() {
+                add(&["--in-memory"]);
+            } else if !self.has(&KEEPS_FILES) {
+                add(&["--huge-unlink"]);
+            }
         }
         if self.own_prefix() {
             add(&["--file-prefix", &own_prefix()]);
@@ -307,37 +327,6 @@ impl Arguments {
         }
         line.extend(self.words.iter().cloned());
         line
-    }
-}
-
-/// stdout and stderr held back while DPDK might print there: it prints its usage and getopt's complaints.
-struct Output {
-    file: File,
-    stdout: std::os::fd::OwnedFd,
-    stderr: std::os::fd::OwnedFd,
-}
-
-impl Output {
-    fn hold() -> io::Result<Output> {
-        let file = File::from(memfd_create(c"dpdk-output", MFdFlags::MFD_CLOEXEC)?);
-        // SAFETY: flushes C's streams.
-        unsafe { sys::shim_flush_stdio() };
-        let (stdout, stderr) = (dup(io::stdout())?, dup(io::stderr())?);
-        dup2_stdout(&file)?;
-        dup2_stderr(&file)?;
-        Ok(Output { file, stdout, stderr })
-    }
-
-    /// Puts them back; what was printed.
-    fn release(mut self) -> io::Result<String> {
-        // SAFETY: flushes C's streams into what we hold.
-        unsafe { sys::shim_flush_stdio() };
-        dup2_stdout(&self.stdout)?;
-        dup2_stderr(&self.stderr)?;
-        let mut printed = Vec::new();
-        self.file.rewind()?;
-        self.file.read_to_end(&mut printed)?;
-        Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 }
 
@@ -373,6 +362,18 @@ mod tests {
         let line = arguments(&words).complete(0, &["3b:00.0"]);
         assert_eq!(line[0], PROGRAM);
         assert_eq!(&line[1..], words);
+    }
+
+    #[test]
+    fn files_of_hugepages_are_unlinked_unless_the_operator_manages_them() {
+        let added =
+            |words: &[&str], word: &str| arguments(words).complete(0, &[]).iter().any(|added| added == word);
+        assert!(added(&["--huge-dir", "/mnt/huge"], "--huge-unlink"));
+        assert!(!added(&["--huge-dir=/mnt/huge"], "--in-memory"));
+        assert!(!added(&["--huge-dir=/mnt/huge", "--huge-unlink=never"], "--huge-unlink"));
+        assert!(!added(&["--in-memory"], "--huge-unlink"));
+        assert_eq!(arguments(&["--huge-dir", "/a"]).value("--huge-dir"), Some("/a"));
+        assert_eq!(arguments(&["--huge-dir=/b"]).value("--huge-dir"), Some("/b"));
     }
 
     #[test]

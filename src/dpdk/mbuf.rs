@@ -299,3 +299,111 @@ const _: () = {
     // What the path reads lies in the first cache line.
     assert!(sys::MBUF_BUF_LEN < 64 && sys::MBUF_PKT_LEN < 64 && sys::MBUF_OL_FLAGS < 64);
 };
+
+#[cfg(test)]
+mod tests {
+    use std::mem::ManuallyDrop;
+
+    use super::*;
+
+    /// A segment in plain memory: `len` bytes counting from `first`, behind `front` bytes of headroom.
+    struct Plain {
+        fields: Box<[u64; sys::MBUF_SIZE / 8]>,
+        _buffer: Box<[u8]>,
+    }
+
+    fn plain(room: usize, front: u16, len: u16, first: u8) -> Plain {
+        let mut buffer = vec![0xee; room].into_boxed_slice();
+        for i in 0..len {
+            buffer[usize::from(front + i)] = first + i as u8;
+        }
+        let mut fields = Box::new([0; sys::MBUF_SIZE / 8]);
+        let segment = Segment(NonNull::new(fields.as_mut_ptr().cast()).expect("a box"));
+        segment.set_buf_addr(buffer.as_mut_ptr());
+        segment.set_buf_len(room as u16);
+        segment.set_data_off(front);
+        segment.set_data_len(len);
+        segment.set_packet_len(u32::from(len));
+        segment.set_segments(1);
+        Plain { fields, _buffer: buffer }
+    }
+
+    /// 10 bytes and 20 bytes behind each other as one packet, which no pool may see.
+    fn chain(first: &mut Plain, second: &mut Plain) -> ManuallyDrop<Mbuf> {
+        let head = Segment(NonNull::new(first.fields.as_mut_ptr().cast()).expect("a box"));
+        head.set_next(NonNull::new(second.fields.as_mut_ptr().cast()));
+        head.set_segments(2);
+        head.set_packet_len(30);
+        ManuallyDrop::new(Mbuf(head.0))
+    }
+
+    #[test]
+    fn bytes_of_the_next_segment_are_pulled_up() {
+        let (mut first, mut second) = (plain(64, 16, 10, 0), plain(64, 0, 20, 10));
+        let mut packet = chain(&mut first, &mut second);
+        assert!(packet.pull_up(25));
+        assert_eq!(packet.head(), (0..25).collect::<Vec<u8>>());
+        assert_eq!((packet.len(), packet.segments()), (30, 2));
+        let rest = Segment(packet.segment().next().expect("five bytes are left"));
+        assert_eq!((rest.data_off(), rest.data_len()), (15, 5));
+        assert!(!packet.pull_up(31), "longer than the packet");
+    }
+
+    #[test]
+    fn a_first_segment_without_room_refuses() {
+        let (mut first, mut second) = (plain(32, 16, 10, 0), plain(64, 0, 20, 10));
+        let mut packet = chain(&mut first, &mut second);
+        assert!(packet.pull_up(16) && !packet.pull_up(17));
+        assert!(!packet.grow_back(1), "not contiguous");
+    }
+
+    #[test]
+    fn a_chain_is_cut_in_its_last_segment() {
+        let (mut first, mut second) = (plain(64, 16, 10, 0), plain(64, 0, 20, 10));
+        let mut packet = chain(&mut first, &mut second);
+        packet.truncate(12);
+        assert_eq!((packet.len(), packet.head().len(), packet.segments()), (12, 10, 2));
+        assert!(packet.pull_up(11) && !packet.pull_up(13));
+    }
+
+    #[test]
+    fn a_checksum_request_replaces_the_one_before() {
+        let mut only = plain(64, 0, 40, 0);
+        let mut packet =
+            ManuallyDrop::new(Mbuf(NonNull::new(only.fields.as_mut_ptr().cast()).expect("a box")));
+        packet.offload_checksum(ChecksumOffload {
+            l2_len: 18,
+            l3_len: 40,
+            ipv4: false,
+            protocol: Protocol::Udp,
+        });
+        packet.offload_checksum(ChecksumOffload {
+            l2_len: 14,
+            l3_len: 20,
+            ipv4: true,
+            protocol: Protocol::Tcp,
+        });
+        let segment = packet.segment();
+        assert_eq!(segment.flags(), sys::MBUF_TX_IPV4 | sys::MBUF_TX_TCP_CKSUM);
+        assert_eq!(segment.tx_offload(), 14 | 20 << 7);
+    }
+
+    #[test]
+    fn what_the_device_said_is_read() {
+        let mut only = plain(64, 0, 40, 0);
+        let packet = ManuallyDrop::new(Mbuf(NonNull::new(only.fields.as_mut_ptr().cast()).expect("a box")));
+        let segment = packet.segment();
+        segment.set_rss(0x1234_5678);
+        assert_eq!((packet.received_hash(), packet.received_checksum()), (None, ReceivedChecksum::Unknown));
+        segment.set_flags(sys::MBUF_RX_RSS_HASH | sys::MBUF_RX_L4_GOOD);
+        assert_eq!(
+            (packet.received_hash(), packet.received_checksum()),
+            (Some(0x1234_5678), ReceivedChecksum::Good)
+        );
+        segment.set_flags(sys::MBUF_RX_L4_BAD);
+        assert_eq!((packet.received_hash(), packet.received_checksum()), (None, ReceivedChecksum::Bad));
+        // Both bits: the sum in the packet is not filled in, its data is known to be right.
+        segment.set_flags(sys::MBUF_RX_L4_MASK);
+        assert_eq!(packet.received_checksum(), ReceivedChecksum::Unknown);
+    }
+}

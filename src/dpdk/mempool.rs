@@ -42,8 +42,8 @@ pub enum PoolError {
 /// The buffers that a configuration needs at the same time: the sum of all places where one can be.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PoolDemand {
-    /// descriptors of all receive and transmit queues of all ports
-    pub descriptors: u32,
+    /// what the devices hold, all together ([`super::Device::buffers_held`])
+    pub devices: u32,
     /// workers
     pub workers: u32,
     /// ports, each of which every worker has a transmit buffer for
@@ -52,8 +52,6 @@ pub struct PoolDemand {
     pub hand_off: u32,
     /// packets that may wait for neighbours, all workers together
     pub held: u32,
-    /// frames that devices keep for themselves ([`super::Device::frames_kept`])
-    pub kept: u32,
 }
 
 impl PoolDemand {
@@ -62,8 +60,7 @@ impl PoolDemand {
         let burst = BURST_MAX as u32;
         // A burst in work, one per transmit buffer, and a cache; control's thread has a cache too.
         let per_worker = burst + self.ports * burst + CACHE_SIZE * 3 / 2;
-        let sum = self.descriptors + self.workers * per_worker + CACHE_SIZE * 3 / 2;
-        sum + self.hand_off + self.held + self.kept
+        self.devices + self.workers * per_worker + CACHE_SIZE * 3 / 2 + self.hand_off + self.held
     }
 
     /// Bytes that the buffers take with their headers, roughly.
@@ -223,10 +220,8 @@ mod tests {
 
     #[test]
     fn the_demand_counts_every_place_a_packet_can_be() {
-        let demand =
-            PoolDemand { descriptors: 4096, workers: 2, ports: 2, hand_off: 2048, held: 128, kept: 1000 };
-        assert_eq!(demand.buffers(), 4096 + 2 * (32 + 64 + 384) + 384 + 2048 + 128 + 1000);
-        assert_eq!(PoolDemand { kept: 1, ..demand }.buffers(), demand.buffers() - 999);
+        let demand = PoolDemand { devices: 4096, workers: 2, ports: 2, hand_off: 2048, held: 128 };
+        assert_eq!(demand.buffers(), 4096 + 2 * (32 + 64 + 384) + 384 + 2048 + 128);
     }
 
     #[test]

@@ -18,10 +18,12 @@
 mod clock;
 mod device;
 mod eal;
+mod interface;
 mod lcore;
 mod log;
 mod mbuf;
 mod mempool;
+mod output;
 mod port;
 mod queue;
 #[rustfmt::skip]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::device::Capabilities;
-use super::{Device, Mempool, RxQueue, TxQueue, log, sys};
+use super::interface::Interface;
+use super::{Device, Mempool, RxQueue, TxQueue, log, output, sys};
 
 /// How a port shall run. Counts are wishes, bounded by the device; [`PortFeatures`] tells what came of them.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,11 @@ pub struct PortSettings<'a> {
     pub rss: Option<Rss<'a>>,
     /// accept frames for any MAC address
     pub promiscuous: bool,
+    /// With `net_af_packet`: have the kernel hand out frames as a wire carries them, neither merged by receive offload
+    /// nor left uncut by the segmentation offload of a veth's peer, which do not fit a buffer and are lost. Costs about
+    /// a tenth of a veth's rate; not needed where these offloads are off. The interface's receive offload is off
+    /// meanwhile.
+    pub wire_frames: bool,
 }
 
 /// Receive-side scaling as steering computes it.
@@ -50,6 +56,21 @@ pub enum PortError {
         /// what it takes
         max: u16,
     },
+    /// The interface behind a vdev carries less.
+    #[error(
+        "port on {device}: the interface {interface} has an MTU of {have}, less than {mtu}; `ip link set {interface} mtu \
+         {mtu}` or lower the port's MTU"
+    )]
+    InterfaceMtu {
+        /// the device
+        device: String,
+        /// the interface
+        interface: String,
+        /// its MTU
+        have: u32,
+        /// what was asked for
+        mtu: u16,
+    },
     /// Frames do not fit a buffer.
     #[error(
         "port on {device}: frames of an MTU of {mtu} do not fit packet buffers of {data_room} bytes; lower the MTU"
@@ -63,16 +84,14 @@ pub enum PortError {
         data_room: u16,
     },
     /// DPDK refused a step.
-    #[error("port on {device}: {step} failed: {reason} ({errno})")]
+    #[error("port on {device}: {step} failed: {reason}")]
     Step {
         /// the device
         device: String,
         /// what was tried
         step: &'static str,
-        /// what DPDK logged
+        /// what DPDK said
         reason: String,
-        /// what it returned
-        errno: String,
     },
 }
 
@@ -83,8 +102,6 @@ pub struct PortFeatures {
     pub rx_queues: u16,
     /// transmit queues
     pub tx_queues: u16,
-    /// descriptors of all its queues together
-    pub descriptors: u32,
     /// received packets are spread as steering computes it, and carry the hash
     pub rss: bool,
     /// a checksum asked for by `offload_checksum` is filled in
@@ -159,11 +176,17 @@ impl Device {
     /// Configures the device and starts it; it receives into buffers of `pool`.
     ///
     /// Devices that spread received packets over a fixed number of queues get all of them, whatever was asked for.
-    pub fn start(self, settings: &PortSettings<'_>, pool: &Mempool) -> Result<StartedPort, PortError> {
+    pub fn start(mut self, settings: &PortSettings<'_>, pool: &Mempool) -> Result<StartedPort, PortError> {
         let rss = settings
             .rss
             .filter(|rss| self.capabilities().rss && settings.rx_queues > 1 && !rss.queues.is_empty());
-        let mut features = self.configure(settings, pool, rss)?;
+        if self.capabilities().driver == "net_af_packet"
+            && settings.wire_frames
+            && let Some(interface) = &mut self.interface
+        {
+            interface.prepare();
+        }
+        let mut features = output::quietly(|| self.configure(settings, pool, rss))?;
         if let Some(rss) = rss
             && let Err(reason) = self.program_rss(&rss)
         {
@@ -192,6 +215,18 @@ impl Device {
         let tx =
             (0..features.tx_queues).map(|queue| TxQueue::new(port, queue, Arc::clone(&started))).collect();
         Ok(StartedPort { port: Port { started, features, mac: mac.addr_bytes, mtu }, rx, tx })
+    }
+
+    /// Packet buffers that the device takes from the pool and holds while it runs with these settings: one for each
+    /// descriptor, and what [`Device::frames_kept`] says.
+    pub fn buffers_held(&self, settings: &PortSettings<'_>) -> u32 {
+        let can = self.capabilities();
+        let (rx, tx) = queues(can, settings.rx_queues, settings.tx_queues);
+        // Its fill and completion rings have sizes of their own.
+        let fixed = if can.driver == "net_af_xdp" { AF_XDP_BUFFERS } else { 0 };
+        let per_rx = (u32::from(settings.rx_descriptors) + 1).max(fixed);
+        let per_tx = u32::from(settings.tx_descriptors).max(fixed / 2);
+        u32::from(rx) * per_rx + u32::from(tx) * per_tx + self.frames_kept()
     }
 
     fn configure(
@@ -233,14 +268,13 @@ impl Device {
             // SAFETY: the port is ours; DPDK copies the configuration.
             unsafe { sys::rte_eth_dev_configure(self.port, rx_queues, tx_queues, &raw const conf) }
         })?;
-        let descriptors = self.set_up_queues(settings, pool, &conf, rx_queues, tx_queues)?;
-        self.set_mtu(settings.mtu);
+        self.set_up_queues(settings, pool, &conf, rx_queues, tx_queues)?;
+        self.set_mtu(settings.mtu)?;
         // SAFETY: the port is ours, configured and has its queues.
         self.step("starting it", || unsafe { sys::rte_eth_dev_start(self.port) })?;
         Ok(PortFeatures {
             rx_queues,
             tx_queues,
-            descriptors,
             rss: rss.is_some(),
             tx_checksum: can.tx_checksum,
             rx_checksum: can.rx_checksum,
@@ -256,6 +290,13 @@ impl Device {
             let (device, driver) = (self.name().to_owned(), can.driver.clone());
             return Err(PortError::Mtu { device, driver, mtu: settings.mtu, max: can.mtu_max });
         }
+        if let Some(interface) = &self.interface
+            && let Ok(have) = interface.mtu()
+            && have < u32::from(settings.mtu)
+        {
+            let (device, interface) = (self.name().to_owned(), interface.name().to_owned());
+            return Err(PortError::InterfaceMtu { device, interface, have, mtu: settings.mtu });
+        }
         if needs_scatter(settings.mtu, pool.data_room()) && !can.rx_segments {
             let (device, data_room) = (self.name().to_owned(), pool.data_room());
             return Err(PortError::DataRoom { device, mtu: settings.mtu, data_room });
@@ -263,7 +304,6 @@ impl Device {
         Ok(())
     }
 
-    /// Sets up all queues; how many descriptors they have together.
     fn set_up_queues(
         &self,
         settings: &PortSettings<'_>,
@@ -271,7 +311,7 @@ impl Device {
         conf: &sys::rte_eth_conf,
         rx_queues: u16,
         tx_queues: u16,
-    ) -> Result<u32, PortError> {
+    ) -> Result<(), PortError> {
         let info = self.info();
         let (mut rx, mut tx) = (settings.rx_descriptors, settings.tx_descriptors);
         self.step("choosing its queue sizes", || {
@@ -305,16 +345,17 @@ impl Device {
                 unsafe { sys::rte_eth_tx_queue_setup(self.port, queue, tx, socket, &raw const tx_conf) }
             })?;
         }
-        Ok(u32::from(rx_queues) * u32::from(rx) + u32::from(tx_queues) * u32::from(tx))
+        Ok(())
     }
 
-    /// Tells the device itself, and with vdevs the interface behind it; not all can be told.
-    fn set_mtu(&self, mtu: u16) {
-        // SAFETY: the port is ours and not started.
-        let (result, reason) = log::explain(|| unsafe { sys::rte_eth_dev_set_mtu(self.port, mtu) });
-        if result != 0 && -result != nix::libc::ENOTSUP {
-            tracing::info!("{}: its MTU could not be set to {mtu}: {reason}", self.name());
+    /// Tells the interface that the device made for itself; all others are told by their configuration, and an
+    /// interface that was there before is not ours to change.
+    fn set_mtu(&self, mtu: u16) -> Result<(), PortError> {
+        if self.capabilities().driver != "net_tap" {
+            return Ok(());
         }
+        // SAFETY: the port is ours and not started.
+        self.step("setting its MTU", || unsafe { sys::rte_eth_dev_set_mtu(self.port, mtu) })
     }
 
     /// Gives the device the key and the table. The key is the same for all its packet types, so one read proves it.
@@ -363,13 +404,15 @@ impl Device {
         if result >= 0 {
             return Ok(());
         }
-        let reason = if reason.is_empty() { "it gave no reason".to_owned() } else { reason };
-        Err(PortError::Step { device: self.name().to_owned(), step, reason, errno: sys::error_text(result) })
+        Err(PortError::Step { device: self.name().to_owned(), step, reason: sys::refusal(&reason, result) })
     }
 }
 
 /// The packet types whose hash is over both addresses and both ports.
 const RSS_TYPES: u64 = sys::RSS_IPV4_TCP | sys::RSS_IPV4_UDP | sys::RSS_IPV6_TCP | sys::RSS_IPV6_UDP;
+
+/// `net_af_xdp` fills rings of 2048 and prepares as many again.
+const AF_XDP_BUFFERS: u32 = 4096;
 
 /// How many queues a device gets.
 fn queues(can: &Capabilities, rx_wanted: u16, tx_wanted: u16) -> (u16, u16) {
@@ -437,11 +480,9 @@ impl Port {
         // SAFETY: the port runs, the structure is ours; an error leaves it zero: down.
         unsafe { sys::shim_link(self.started.device.port, &raw mut link) };
         let known = !matches!(link.speed_mbps, 0 | u32::MAX);
-        Link {
-            up: link.up != 0,
-            speed_mbps: known.then_some(link.speed_mbps),
-            full_duplex: link.full_duplex != 0,
-        }
+        // `net_af_packet` calls its link up as long as it runs.
+        let up = self.started.device.interface.as_ref().map_or(link.up != 0, Interface::is_running);
+        Link { up, speed_mbps: known.then_some(link.speed_mbps), full_duplex: link.full_duplex != 0 }
     }
 
     /// What the device counted since its start.

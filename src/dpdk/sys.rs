@@ -15,3 +15,14 @@ pub(super) fn last_error() -> i32 {
     // SAFETY: reads a thread-local variable.
     unsafe { shim_errno() }
 }
+
+/// Why DPDK refused: what it logged, and what it returned where that says something.
+pub(super) fn refusal(logged: &str, errno: i32) -> String {
+    // Drivers return -1 for anything; as an errno it would read "Operation not permitted".
+    match (logged, errno.abs()) {
+        ("", 0 | 1) => "it gave no reason".to_owned(),
+        (logged, 0 | 1) => logged.to_owned(),
+        ("", errno) => error_text(errno),
+        (logged, errno) => format!("{logged} ({})", error_text(errno)),
+    }
+}

@@ -56,7 +56,6 @@ pub(super) struct Capability {
 pub(super) const CAP_NET_ADMIN: Capability = Capability { name: "CAP_NET_ADMIN", bit: 12 };
 pub(super) const CAP_NET_RAW: Capability = Capability { name: "CAP_NET_RAW", bit: 13 };
 pub(super) const CAP_IPC_LOCK: Capability = Capability { name: "CAP_IPC_LOCK", bit: 14 };
-pub(super) const CAP_SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
 
 /// Whether this process holds a capability now.
 pub(super) fn has_capability(capability: Capability) -> bool {
