@@ -1,13 +1,19 @@
 //! The gateway's daemon: reads its configuration, starts, says `ready`, runs until it is told to stop.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use fullnat::config::{self, Config, Requirements};
 use fullnat::gateway::Gateway;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing_subscriber::EnvFilter;
+
+/// How often the links are looked at.
+const HOUSE_KEEPING_MILLIS: u8 = 250;
 
 /// A FULLNAT layer-4 gateway on DPDK.
 #[derive(Parser)]
@@ -43,31 +49,41 @@ fn main() -> ExitCode {
 }
 
 fn run(path: &std::path::Path, config: Config) -> ExitCode {
-    // Blocked before any thread starts, so that every thread inherits it and only `wait` below sees them.
+    // Blocked before any thread starts, so that every thread inherits it and only the file descriptor sees them.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
     }
-    if let Err(error) = signals.thread_block() {
-        return fail(&format!("signals cannot be blocked: {error}"));
-    }
-    let gateway = match Gateway::start(path, config) {
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signals = match signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, flags)) {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("signals cannot be waited for: {error}")),
+    };
+    let mut gateway = match Gateway::start(path, config) {
         Ok(gateway) => gateway,
         Err(error) => return fail(&error),
     };
     println!("ready");
     loop {
-        match signals.wait() {
-            Ok(Signal::SIGHUP) => gateway.reload(),
-            Ok(signal) => {
+        match next_signal(&signals) {
+            None => gateway.keep_house(),
+            Some(Signal::SIGHUP) => gateway.reload(),
+            Some(signal) => {
                 tracing::info!(%signal, "stopping");
                 break;
             }
-            Err(_) => {}
         }
     }
     drop(gateway);
     ExitCode::SUCCESS
+}
+
+/// The next signal that has arrived, or nothing within a house-keeping period.
+fn next_signal(signals: &SignalFd) -> Option<Signal> {
+    let mut waiting = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waiting, PollTimeout::from(HOUSE_KEEPING_MILLIS)).ok()?;
+    let info = signals.read_signal().ok()??;
+    Signal::try_from(info.ssi_signo as i32).ok()
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {

@@ -132,6 +132,8 @@ pub struct Port {
     pub answer_for_other_ports: bool,
     /// receive frames to other MAC addresses
     pub promiscuous: bool,
+    /// keep a kernel on this machine from sending super-frames
+    pub wire_frames: bool,
 }
 
 /// What DPDK opens for a port.

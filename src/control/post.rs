@@ -10,7 +10,9 @@ use tokio::time::{Instant, sleep};
 use super::refusal::Refusal;
 use crate::id::{PortId, WorkerId};
 use crate::worker::mailbox::{Answer, ControlEnd, Page, Request, Ticket};
-use crate::worker::records::{LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord};
+use crate::worker::records::{
+    LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord,
+};
 
 /// How long a worker may take for an answer before it counts as stuck.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,10 +10,10 @@ use super::view;
 use crate::clock::Tick;
 use crate::id::{PoolId, RealServerId};
 use crate::path::drop_reason::{DropReason, Severity};
+use crate::path::neighbour::NeighbourState;
 use crate::service::snapshot;
 use crate::wire::{Address, Protocol};
 use crate::worker::published::{Counter, PublishedView};
-use crate::path::neighbour::NeighbourState;
 use crate::worker::records::{LeaseRecord, RealServerRecord};
 
 /// `GET /v1/version`.
@@ -294,10 +294,11 @@ fn by_real_server(records: &[&LeaseRecord]) -> Vec<view::DestinationUse> {
             *sum += u64::from(part);
         }
     }
-    let view = |((rip, rport, proto), [leased, resting, refused, ports]): ((Address, u16, Protocol), [u64; 4])| {
-        let (address, protocol) = (endpoint(rip, rport), protocol(proto).to_owned());
-        view::DestinationUse { address, protocol, leased, resting, refused, ports }
-    };
+    let view =
+        |((rip, rport, proto), [leased, resting, refused, ports]): ((Address, u16, Protocol), [u64; 4])| {
+            let (address, protocol) = (endpoint(rip, rport), protocol(proto).to_owned());
+            view::DestinationUse { address, protocol, leased, resting, refused, ports }
+        };
     sums.into_iter().map(view).collect()
 }
 

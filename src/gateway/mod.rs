@@ -11,6 +11,7 @@ mod cores;
 mod ports;
 mod runtime;
 
+use std::hash::Hasher;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -19,12 +20,15 @@ use std::thread::{self, JoinHandle};
 use crossbeam_queue::ArrayQueue;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::clock::Tick;
 use crate::config::{BuildError, Config, HugePages, Idle, PortFacts, Requirements};
 use crate::control::{self, ControlPlane, ControlThread, ListenerConfig, RunningConfiguration, WorkerHandle};
-use crate::dpdk::{self, Clock, DeviceError, Eal, EalError, LcoreError, Mempool, PoolError, PortError, WorkerThread};
-use crate::id::WorkerId;
+use crate::dpdk::{
+    self, Clock, DeviceError, Eal, EalError, LcoreError, Mempool, PoolError, PortError, WorkerThread,
+};
+use crate::id::{PortId, WorkerId};
 use crate::path::neighbour::NeighbourConfig;
 use crate::path::{Engine, ShardConfig};
 use crate::service::snapshot::Snapshot;
@@ -92,9 +96,10 @@ pub enum StartError {
 pub struct Gateway {
     // Fields drop in this order.
     control: Option<ControlThread>,
-    workers: Workers,
+    _workers: Workers,
     plane: Arc<ControlPlane>,
-    _ports: Vec<Arc<dpdk::Port>>,
+    ports: Vec<Arc<dpdk::Port>>,
+    links_up: Vec<bool>,
     _pool: Mempool,
     _eal: Eal,
 }
@@ -119,7 +124,9 @@ impl Gateway {
     pub fn start(path: &Path, config: Config) -> Result<Gateway, StartError> {
         let cores = Cores::choose(&config.dataplane, &dpdk::allowed_cores());
         if cores.crowded {
-            tracing::warn!("workers or control share a CPU; expect half the speed, or give the machine more cores");
+            tracing::warn!(
+                "workers or control share a CPU; expect half the speed, or give the machine more cores"
+            );
         }
         let names: Vec<&str> = config.ports.iter().map(|port| port.device.as_str()).collect();
         let eal = Eal::init(&config.dataplane.eal, cores.control, &names)?;
@@ -140,8 +147,10 @@ impl Gateway {
             );
             started.push(Arc::new(running));
         }
-        let facts = started.iter().zip(&config.ports).map(|(port, wanted)| facts(port, wanted.checksum_offload));
-        let (running, snapshot) = RunningConfiguration::new(path.to_owned(), config.clone(), facts.collect(), steering)?;
+        let facts =
+            started.iter().zip(&config.ports).map(|(port, wanted)| facts(port, wanted.checksum_offload));
+        let (running, snapshot) =
+            RunningConfiguration::new(path.to_owned(), config.clone(), facts.collect(), steering)?;
 
         let (workers, handles) = start_workers(&eal, &config, &cores, &pool, queues, &snapshot)?;
         let links = DeviceLinks {
@@ -150,14 +159,22 @@ impl Gateway {
         };
         let plane = ControlPlane::new(Box::new(running), snapshot, handles, Box::new(links))
             .map_err(StartError::Control)?;
-        let listener =
-            ListenerConfig {
-                path: config.control.socket.clone(),
-                group: config.control.group.clone(),
-                metrics: config.control.metrics_listen,
-            };
+        let listener = ListenerConfig {
+            path: config.control.socket.clone(),
+            group: config.control.group.clone(),
+            metrics: config.control.metrics_listen,
+        };
         let control = control::start(&listener, plane.clone())?;
-        Ok(Gateway { control: Some(control), workers, plane, _ports: started, _pool: pool, _eal: eal })
+        let links_up = started.iter().map(|port| port.link().up).collect();
+        Ok(Gateway {
+            control: Some(control),
+            _workers: workers,
+            plane,
+            ports: started,
+            links_up,
+            _pool: pool,
+            _eal: eal,
+        })
     }
 
     /// Reads the configuration file again and applies it. What it says is told in the log.
@@ -170,9 +187,28 @@ impl Gateway {
         }
     }
 
-    /// Whether all workers still run.
-    pub fn is_alive(&self) -> bool {
-        self.workers.threads.iter().all(|thread| !thread.is_finished())
+    /// To be called a few times per second: announces the addresses of a port whose link has come up again (RFC 5227
+    /// §2.3 for ARP, RFC 4861 §7.2.6 for ND).
+    pub fn keep_house(&mut self) {
+        for (number, port) in self.ports.iter().enumerate() {
+            let up = port.link().up;
+            if up && !self.links_up[number] {
+                tracing::info!(port = port.name(), "link is up");
+                self.announce(PortId(number as u16));
+            } else if !up && self.links_up[number] {
+                tracing::warn!(port = port.name(), "link is down");
+            }
+            self.links_up[number] = up;
+        }
+    }
+
+    fn announce(&self, port: PortId) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        for post in self.plane.posts() {
+            if let Err(refusal) = runtime.block_on(post.link_up(port)) {
+                tracing::warn!(%refusal, "addresses not announced");
+            }
+        }
     }
 }
 
@@ -205,6 +241,17 @@ fn entropy<const N: usize>() -> Result<[u8; N], StartError> {
     Ok(bytes)
 }
 
+/// The secret behind the sequence numbers toward real servers (RFC 6528 §3): the same for every start since the machine
+/// booted, so that a restarted gateway continues the numbers that real servers in TIME_WAIT remember; different after
+/// each boot and on each machine, and nothing that a remote host could know.
+fn isn_secret() -> [u8; 16] {
+    let mut hasher = SipHasher24::new();
+    for path in ["/proc/sys/kernel/random/boot_id", "/etc/machine-id"] {
+        hasher.write(&std::fs::read(path).unwrap_or_default());
+    }
+    hasher.finish128().as_bytes()
+}
+
 fn facts(port: &dpdk::Port, checksum_offload: bool) -> PortFacts {
     let features = port.features();
     PortFacts {
@@ -228,7 +275,7 @@ fn start_workers(
     let rings: Vec<Ring<dpdk::Mbuf>> =
         (0..count).map(|_| Arc::new(ArrayQueue::new(config.dataplane.hand_off_ring as usize))).collect();
     let clock = Clock::calibrate();
-    let isn_secret = entropy()?;
+    let isn_secret = isn_secret();
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = Workers { stop: stop.clone(), threads: Vec::new() };
     let mut handles = Vec::new();

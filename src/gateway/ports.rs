@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Port as PortConfig};
+use crate::config::{Config, Port as PortConfig, Steering as SteeringMode};
 use crate::control::view;
 use crate::dpdk::{
     self, Device, Eal, Mempool, PoolDemand, Port, PortSettings, Rss, RxQueue, StartedPort, TxQueue, data_room,
@@ -46,15 +46,28 @@ pub(super) fn open(eal: &Eal, config: &Config) -> Result<(Vec<Device>, Mempool),
 fn demand(config: &Config, devices: &[Device]) -> PoolDemand {
     let dataplane = &config.dataplane;
     let workers = u32::from(dataplane.workers);
-    let queues = |port: &PortConfig| u32::from(port.queues.unwrap_or(dataplane.workers));
-    let per_queue = u32::from(dataplane.rx_ring) + u32::from(dataplane.tx_ring);
+    let held = |(port, device): (&PortConfig, &Device)| device.buffers_held(&settings(config, port, device));
     PoolDemand {
-        descriptors: config.ports.iter().map(|port| queues(port) * per_queue).sum(),
+        devices: config.ports.iter().zip(devices).map(held).sum(),
         workers,
         ports: config.ports.len() as u32,
         hand_off: if workers > 1 { workers * dataplane.hand_off_ring } else { 0 },
         held: workers * u32::from(HELD_MAX),
-        kept: devices.iter().map(Device::frames_kept).sum(),
+    }
+}
+
+/// How a port shall run, but for receive-side scaling.
+fn settings<'a>(config: &Config, port: &PortConfig, device: &Device) -> PortSettings<'a> {
+    let wanted = port.queues.unwrap_or(config.dataplane.workers);
+    PortSettings {
+        mtu: port.mtu,
+        rx_queues: wanted.min(device.capabilities().rx_queues_max).max(1),
+        tx_queues: wanted,
+        rx_descriptors: config.dataplane.rx_ring,
+        tx_descriptors: config.dataplane.tx_ring,
+        rss: None,
+        promiscuous: port.promiscuous,
+        wire_frames: port.wire_frames,
     }
 }
 
@@ -67,20 +80,12 @@ pub(super) fn start(
     pool: &Mempool,
     queues: &mut [Queues],
 ) -> Result<Port, StartError> {
-    let wanted = port.queues.unwrap_or(config.dataplane.workers);
-    let rx_queues = wanted.min(device.capabilities().rx_queues_max).max(1);
+    let mut settings = settings(config, port, &device);
     let key = steering.key().first_chunk::<40>().expect("a key of 52 bytes");
-    let spread: Vec<u16> = steering.reta().iter().map(|worker| worker.0 % rx_queues).collect();
-    let in_hardware = config.dataplane.steering == crate::config::Steering::Auto && rx_queues > 1;
-    let settings = PortSettings {
-        mtu: port.mtu,
-        rx_queues,
-        tx_queues: wanted,
-        rx_descriptors: config.dataplane.rx_ring,
-        tx_descriptors: config.dataplane.tx_ring,
-        rss: in_hardware.then_some(Rss { key, queues: &spread }),
-        promiscuous: port.promiscuous,
-    };
+    let spread: Vec<u16> = steering.reta().iter().map(|worker| worker.0 % settings.rx_queues).collect();
+    if config.dataplane.steering == SteeringMode::Auto && settings.rx_queues > 1 {
+        settings.rss = Some(Rss { key, queues: &spread });
+    }
     let StartedPort { port: started, rx, tx } = device.start(&settings, pool)?;
     let workers = queues.len();
     for (index, queue) in rx.into_iter().enumerate() {

@@ -217,7 +217,8 @@ impl Scrape {
     }
 
     fn encode_pools(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let mut family = Family::new(encoder, Gauge, "pool_leased", "Leases held, finished sessions included")?;
+        let mut family =
+            Family::new(encoder, Gauge, "pool_leased", "Leases held, finished sessions included")?;
         for pool in &self.pools {
             family.sample([("pool", &*pool.name)], pool.leased)?;
         }

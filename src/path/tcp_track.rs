@@ -166,6 +166,9 @@ fn note_fin_acknowledged(hot: &mut Hot, cold: &Cold, direction: Direction, ack: 
 fn track_rst(hot: &mut Hot, direction: Direction, segment: &Segment) -> Tracked {
     let answered = hot.flags.has(Flags::ANSWERED);
     let expected = match direction {
+        // The real server may know the local port from an earlier connection and have challenged the SYN; this RST is
+        // the client's answer to that, and only the real server can judge it (RFC 5961 §4.2).
+        Direction::Inbound if !answered && segment.seq != hot.next_seq_inbound => return Tracked::Forward,
         Direction::Inbound => hot.next_seq_inbound,
         // RFC 9293 §3.5.2: the answer to a refused SYN has sequence number 0 and acknowledges the SYN.
         Direction::Outbound if !answered => {

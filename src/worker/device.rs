@@ -3,8 +3,8 @@
 use arrayvec::ArrayVec;
 
 use crate::clock::Now;
-use crate::path::packet::Packet;
 use crate::path::BURST;
+use crate::path::packet::Packet;
 
 /// A receive queue, owned by one worker.
 pub trait RxQueue {

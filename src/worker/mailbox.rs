@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::records::{LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord};
+use super::records::{
+    LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord,
+};
 use crate::id::PortId;
 use crate::service::snapshot::Snapshot;
 

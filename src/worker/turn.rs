@@ -54,7 +54,7 @@ impl<R: Runtime> Worker<R> {
             self.engine.tick(&mut self.outlet, now);
             self.outlet.flush();
             self.answer_control(now);
-            self.publish_if_due(now, &mut tally);
+            self.publish_if_due(now, packets > 0, &mut tally);
             idle.after_turn(packets > 0);
             turn_began = tally.end_turn(turn_began, packets > 0);
         }
@@ -100,10 +100,14 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
+    /// Every few milliseconds under load; at once when a worker has nothing more to do, so that who asks after an event
+    /// reads of it.
     #[inline]
-    fn publish_if_due(&mut self, now: Now, tally: &mut Tally) {
-        if now.nanos >= tally.publish_at_nanos {
+    fn publish_if_due(&mut self, now: Now, worked: bool, tally: &mut Tally) {
+        tally.unpublished |= worked;
+        if now.nanos >= tally.publish_at_nanos || (tally.unpublished && !worked) {
             tally.publish_at_nanos = now.nanos + PUBLISH_PERIOD_NANOS;
+            tally.unpublished = false;
             self.publish(tally);
         }
     }
@@ -138,6 +142,8 @@ impl<R: Runtime> Worker<R> {
 struct Tally {
     counters: Counters,
     publish_at_nanos: u64,
+    /// packets have been forwarded since the last publication
+    unpublished: bool,
 }
 
 impl Tally {

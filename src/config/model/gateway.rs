@@ -273,6 +273,10 @@ pub struct Port {
     /// Whether the device receives frames to other MAC addresses too (they are dropped and counted).
     #[serde(default)]
     pub promiscuous: bool,
+    /// Whether `net_af_packet` keeps the kernel behind a veth pair from sending frames larger than the MTU, as it does
+    /// for segmentation offload. Without effect on other devices.
+    #[serde(default = "yes")]
+    pub wire_frames: bool,
 }
 
 impl Port {

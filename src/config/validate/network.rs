@@ -52,6 +52,7 @@ pub(super) fn ports(written: &[model::Port], found: &mut Findings) -> Vec<Option
                 reverse_path_filter: port.reverse_path_filter,
                 answer_for_other_ports: port.answer_for_other_ports,
                 promiscuous: port.promiscuous,
+                wire_frames: port.wire_frames,
             })
         })
         .collect()
