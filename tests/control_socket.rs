@@ -3,7 +3,7 @@
 mod fake_gateway;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -121,6 +121,22 @@ fn metrics_are_well_formed_and_complete() {
     ] {
         assert!(text.lines().any(|there| there == line), "{line} is missing in\n{text}");
     }
+}
+
+#[test]
+fn metrics_are_served_over_tcp_and_nothing_else_is() {
+    let gateway = FakeGateway::start();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(gateway.metrics).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask("/metrics");
+    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer:.300}");
+    assert!(answer.ends_with("# EOF\n"));
+    assert!(ask("/v1/version").starts_with("HTTP/1.1 404"));
 }
 
 #[test]

@@ -107,14 +107,14 @@ pub(super) fn metrics_router(plane: Arc<ControlPlane>) -> Router {
     ),
     components(schemas(view::Problem, view::Fault))
 )]
-struct Document;
+struct Description;
 
 /// The OpenAPI document as text, the same as `docs/openapi.json`.
 ///
 /// # Errors
 /// The document cannot be written as JSON, which its own test excludes.
 pub fn openapi() -> Result<String, serde_json::Error> {
-    Ok(Document::openapi().to_pretty_json()? + "\n")
+    Ok(Description::openapi().to_pretty_json()? + "\n")
 }
 
 /// Parts of the path, percent-decoded.

@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -112,11 +112,7 @@ impl Listener {
         let _lock = lock(directory)?;
         remove_stale(path)?;
 
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(nix("make"))?;
-        // Linux gives the file the mode of the socket, less the umask.
-        fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR).map_err(nix("restrict"))?;
-        bind(socket.as_raw_fd(), &address).map_err(nix("bind"))?;
+        let socket = bind_for_us_alone(path, &address)?;
         let identity = identity(path).map_err(os("find"))?;
         // Owned from here on, so that the file is removed if a later step fails.
         let listener = Listener { socket: socket.into(), path: path.clone(), identity, group };
@@ -148,6 +144,19 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// A bound socket that does not listen yet and whose file has mode 0600 from its first moment.
+fn bind_for_us_alone(path: &Path, address: &UnixAddr) -> Result<OwnedFd, ListenError> {
+    let os = |action| {
+        move |error: nix::Error| ListenError::Os { action, path: path.to_owned(), error: error.into() }
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(os("make"))?;
+    // Linux gives the file the mode of the socket, less the umask.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR).map_err(os("restrict"))?;
+    bind(socket.as_raw_fd(), address).map_err(os("bind"))?;
+    Ok(socket)
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -238,7 +247,11 @@ mod tests {
 
     #[test]
     fn conformance_n1_modes_are_tight() {
-        let (_directory, config) = place();
+        let (directory, config) = place();
+        let early = directory.path().join("early.sock");
+        let _early = bind_for_us_alone(&early, &UnixAddr::new(&early).unwrap()).unwrap();
+        assert_eq!(mode(&early), 0o600, "before it listens");
+        assert!(UnixStream::connect(&early).is_err());
         let listener = Listener::bind(&config).unwrap();
         assert_eq!(mode(&config.path), 0o660);
         assert_eq!(mode(config.path.parent().unwrap()), 0o750);

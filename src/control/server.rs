@@ -40,7 +40,8 @@ use super::refusal::{AuditDetail, Refusal};
 /// Open connections at most.
 pub const CONNECTIONS_MAX: usize = 128;
 /// Time for a request's header, for its body, and without progress.
-pub const REQUEST_TIME: Duration = Duration::from_secs(10);
+pub const REQUEST_TIME: Duration =
+    if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 /// How long requests that are being worked on may take after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -372,5 +373,67 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// A connection to a router that answers every request with a megabyte.
+    fn connected(open: &Arc<Connections>) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(1024);
+        let router = Router::new().fallback(async || vec![0; 1 << 20]);
+        open.start(server, Some(router), None);
+        client
+    }
+
+    #[test]
+    fn conformance_n5_who_stalls_is_closed() {
+        runtime().block_on(async {
+            let open = Arc::default();
+            let silent: &[u8] = b"";
+            let half_a_header = b"GET / HTTP/1.1\r\nHo";
+            let never_reads = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+            let idle = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n";
+            let mut clients = Vec::new();
+            for part in [silent, half_a_header, never_reads, idle] {
+                let mut client = connected(&open);
+                client.write_all(part).await.unwrap();
+                clients.push(client);
+            }
+            assert_eq!(open.lock().live.len(), 4);
+            // Each is closed by the gateway, whatever was answered before.
+            for client in &mut clients {
+                let closed = sleep(3 * REQUEST_TIME);
+                closed.await;
+                assert!(client.read_to_end(&mut Vec::new()).await.is_ok());
+            }
+            assert!(open.lock().live.is_empty());
+        });
+    }
+
+    #[test]
+    fn conformance_n6_connections_are_bounded_and_the_oldest_idle_one_goes() {
+        runtime().block_on(async {
+            let open: Arc<Connections> = Arc::default();
+            let mut clients: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connected(&open)).collect();
+            let busiest = open.lock().live[&0].clone();
+            let busy = busiest.work();
+            let _newcomer = connected(&open);
+            assert_eq!(open.lock().live.len(), CONNECTIONS_MAX);
+            assert!(open.lock().live.contains_key(&0), "it is being worked for");
+            assert!(!open.lock().live.contains_key(&1), "the oldest of the others");
+            assert_eq!(clients[1].read(&mut [0]).await.unwrap(), 0);
+            drop(busy);
+            let all: Vec<_> = open.lock().live.values().cloned().collect();
+            let _all_busy: Vec<_> = all.iter().map(|connection| connection.work()).collect();
+            assert!(open.enter().is_none());
+        });
     }
 }

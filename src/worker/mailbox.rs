@@ -280,9 +280,10 @@ mod tests {
     #[test]
     fn letters_under_way_are_bounded_and_abandoned_answers_free_their_place() {
         let (control, worker) = mailbox();
-        let tickets: Vec<_> =
-            (0..OUTSTANDING_MAX).map(|_| control.send(neighbours()).ok().unwrap()).collect();
+        let room = OUTSTANDING_MAX - SNAPSHOT_PLACES;
+        let tickets: Vec<_> = (0..room).map(|_| control.send(neighbours()).ok().unwrap()).collect();
         assert!(control.send(neighbours()).is_err());
+        assert!(control.has_room_for_snapshot(), "questions leave room for a change");
         // Taken by the worker but not answered: its place in the reply queue stays reserved.
         let letter = worker.next().unwrap();
         assert!(control.send(neighbours()).is_err());

@@ -2,6 +2,7 @@
 //! a configuration of a few lines.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -36,6 +37,8 @@ type Snapshots = Arc<Mutex<Vec<Weak<Snapshot>>>>;
 pub struct FakeGateway {
     pub socket: PathBuf,
     pub file: PathBuf,
+    /// where metrics are served over TCP
+    pub metrics: SocketAddr,
     /// while set, workers do not look into their mailboxes
     pub asleep: Arc<AtomicBool>,
     /// every snapshot ever prepared
@@ -75,11 +78,13 @@ impl FakeGateway {
         };
         let plane =
             ControlPlane::new(Box::new(configuration), snapshot, handles, Box::new(FakeLinks)).unwrap();
-        let config = ListenerConfig { path: socket.clone(), group: None, metrics: None };
+        let metrics = free_port();
+        let config = ListenerConfig { path: socket.clone(), group: None, metrics: Some(metrics) };
         let control = start(&config, plane).unwrap();
         FakeGateway {
             socket,
             file,
+            metrics,
             asleep,
             snapshots,
             _control: control,
@@ -97,6 +102,11 @@ impl Drop for FakeGateway {
             worker.join().unwrap();
         }
     }
+}
+
+/// A TCP port that is free now. Ports are given out in turn by the kernel, so nobody else gets it at once.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The configuration it starts with.
