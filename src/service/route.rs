@@ -31,12 +31,6 @@ pub struct Route {
 }
 
 impl Route {
-    /// The same route as an operator reads it: 10.1.0.0/24 for the port address 10.1.0.254/24.
-    fn without_host_bits(self) -> Route {
-        let kept = bits(&self.prefix) & mask(self.prefix_len, self.prefix.is_v4());
-        Route { prefix: Address::from_v6(kept.to_be_bytes()), ..self }
-    }
-
     /// Whether `address` is of the prefix's family and lies in it.
     pub fn covers(&self, address: &Address) -> bool {
         let mask = mask(self.prefix_len, self.prefix.is_v4());
@@ -62,8 +56,7 @@ struct Level {
 impl RouteTable {
     /// Builds the table. Of two routes with the same prefix the first one counts.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
-        let routes = routes.into_iter().map(Route::without_host_bits).collect();
-        let mut table = RouteTable { routes, ..RouteTable::default() };
+        let mut table = RouteTable { routes: routes.into_iter().collect(), ..RouteTable::default() };
         // Longest first; the sort is stable, so that the first of two equal prefixes stays the first.
         table.routes.sort_by_key(|route| (!route.prefix.is_v4(), Reverse(route.prefix_len)));
         for route in &table.routes {
@@ -75,7 +68,7 @@ impl RouteTable {
                 levels.push(Level { mask, next_hops: HashMap::with_hasher(hasher) });
             }
             if let Some(level) = levels.last_mut() {
-                level.next_hops.entry(bits(&route.prefix)).or_insert(route.next_hop);
+                level.next_hops.entry(bits(&route.prefix) & mask).or_insert(route.next_hop);
             }
         }
         table
