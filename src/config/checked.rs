@@ -228,10 +228,18 @@ impl Config {
 /// The subnets of port addresses.
 pub(super) fn connected_routes(ports: &[Port]) -> impl Iterator<Item = Route> + '_ {
     ports.iter().flat_map(|port| {
-        port.addresses.iter().map(|&(prefix, prefix_len)| Route {
-            prefix,
+        port.addresses.iter().map(|&(address, prefix_len)| Route {
+            prefix: truncate(address, prefix_len),
             prefix_len,
             next_hop: NextHop { port: port.id, via: None },
         })
     })
+}
+
+/// `address` without the bits behind its prefix.
+pub(super) fn truncate(address: Address, len: u8) -> Address {
+    let shift = (if address.is_v4() { 32 } else { 128 }) - u32::from(len);
+    let bits = u128::from_be_bytes(*address.octets());
+    let kept = bits.checked_shr(shift).and_then(|bits| bits.checked_shl(shift)).unwrap_or(0);
+    Address::from_v6(kept.to_be_bytes())
 }

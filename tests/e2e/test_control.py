@@ -236,11 +236,16 @@ def test_least_and_hashed_schedulers_spread_as_they_promise(start, lab, workers)
 
 
 def test_fullnatctl_speaks_to_people_and_programs(gateway, lab):
-    for words in (("version",), ("ports",), ("workers",), ("services",), ("sessions",), ("neighbours",), ("routes",),
-                  ("pools",), ("drops",)):
-        answer = json.loads(gateway.fullnatctl("--json", *words).stdout)
-        assert answer
-        assert gateway.fullnatctl(*words).stdout.strip()
+    with lab.client.connect(VIP, 9000) as held:
+        for words in (("version",), ("ports",), ("workers",), ("services",), ("neighbours",), ("routes",), ("pools",),
+                      ("drops",), ("config", "show"), ("openapi",)):
+            assert json.loads(gateway.fullnatctl("--json", *words).stdout), words
+            assert gateway.fullnatctl(*words).stdout.strip(), words
+        # There may be a million of them: one JSON document a line.
+        sessions = [json.loads(line) for line in gateway.fullnatctl("--json", "sessions").stdout.splitlines()]
+        client = f"{CIP}:{held.getsockname()[1]}"
+        assert client in {session["client"] for session in sessions}
+        assert client in gateway.fullnatctl("sessions").stdout
     assert gateway.fullnatctl("no-such-command", check=False).returncode != 0
     nobody = lab.gateway.run(gateways.binary("fullnatctl"), "--socket", "/nonexistent.sock", "version", check=False)
     assert nobody.returncode != 0 and len(nobody.stderr.strip().splitlines()) == 1

@@ -35,7 +35,10 @@ def bridged(lab):
     """TAPs that the gateway has made, joined with the lab's links."""
     gateway = lab.gateway
     try:
-        for side in ("wan", "lan"):
+        for number, side in enumerate(("wan", "lan")):
+            # A bridge keeps frames to the MAC of one of its interfaces for its own host. The gateway has the MAC that
+            # the TAP was made with: the interface gets another one.
+            gateway.run("ip", "link", "set", "dev", f"tap-{side}", "address", f"02:00:00:00:0f:0{number}")
             gateway.run("ip", "link", "add", f"br-{side}", "type", "bridge", "forward_delay", 0, "mcast_snooping", 0)
             for interface in (f"gw-{side}", f"tap-{side}"):
                 gateway.run("ip", "link", "set", "dev", interface, "master", f"br-{side}", "up")

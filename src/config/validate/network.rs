@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::super::checked::{Device, Pool, Port, connected_routes};
+use super::super::checked::{Device, Pool, Port, connected_routes, truncate};
 use super::super::mistake::Findings;
 use super::super::model::{self, ChecksumOffload};
 use super::super::{limits, text};
@@ -112,14 +112,6 @@ fn port_addresses(
     addresses
 }
 
-/// `address` without the bits behind its prefix.
-fn truncate(address: Address, len: u8) -> Address {
-    let shift = (if address.is_v4() { 32 } else { 128 }) - u32::from(len);
-    let bits = u128::from_be_bytes(*address.octets());
-    let kept = bits.checked_shr(shift).and_then(|bits| bits.checked_shl(shift)).unwrap_or(0);
-    Address::from_v6(kept.to_be_bytes())
-}
-
 /// The port of this name, sound or not: `Err` if there is none, `Ok(None)` if it is not sound.
 fn port_named<'a>(
     path: &str,
@@ -146,9 +138,7 @@ pub(super) fn routes(
     let sound: Vec<Port> = ports.iter().flatten().cloned().collect();
     let connected = RouteTable::new(connected_routes(&sound));
     let mut seen: HashMap<(Address, u8), String> = connected_routes(&sound)
-        .map(|route| {
-            ((truncate(route.prefix, route.prefix_len), route.prefix_len), "a port's subnet".to_owned())
-        })
+        .map(|route| ((route.prefix, route.prefix_len), "a port's subnet".to_owned()))
         .collect();
     let mut routes = Vec::new();
     for (index, route) in written.iter().enumerate().take(limits::ROUTES) {

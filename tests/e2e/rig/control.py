@@ -5,6 +5,8 @@ import json
 import socket
 from urllib.parse import quote, urlencode
 
+from .netns import wait_until
+
 
 class ControlError(Exception):
     """The gateway refused: status and body of its answer."""
@@ -63,15 +65,29 @@ class Control:
             return False
 
     def workers(self):
-        """Every worker's counters."""
+        """Every worker's counters as it last published them: what happened some milliseconds ago may be missing."""
         return self.get("/v1/workers")
+
+    def settled_workers(self):
+        """Every worker's counters, published after this call began: what had happened by then is in them."""
+        before = {worker["id"]: worker["turns"] for worker in self.workers()}
+
+        def all_new():
+            now = self.workers()
+            return now if all(worker["turns"] > before[worker["id"]] for worker in now) else None
+
+        # The turn that was under way may have published what it did before; the next publication has everything.
+        wait_until(all_new, 2, "every worker to publish its counters")
+        before = {worker["id"]: worker["turns"] for worker in self.workers()}
+        return wait_until(all_new, 2, "every worker to publish its counters")
 
     def counter(self, name):
         """A counter summed over the workers."""
-        return sum(worker[name] for worker in self.workers())
+        return sum(worker[name] for worker in self.settled_workers())
 
     def drops(self):
         """Dropped packets by reason, summed over the workers, reasons that never fired left out."""
+        self.settled_workers()
         return {drop["reason"]: drop["total"] for drop in self.get("/v1/drops") if drop["total"]}
 
     def services(self):
@@ -103,9 +119,9 @@ class Control:
         """(what came in, what became of it) of every worker: equal at any moment."""
         return [(w["rx_packets"] + w["originated_packets"] + w["handed_in_packets"],
                  w["tx_packets"] + w["handed_off_packets"] + w["held_packets"] + w["dropped_packets"])
-                for w in self.workers()]
+                for w in self.settled_workers()]
 
     def at_rest(self):
         """Whether no packet is on its way from one worker to another."""
-        workers = self.workers()
+        workers = self.settled_workers()
         return sum(w["handed_off_packets"] for w in workers) == sum(w["handed_in_packets"] for w in workers)

@@ -74,6 +74,8 @@ class Lab:
 
     def _address(self):
         self.client.add_address("eth0", f"{CIP}/24", f"{CIP6}/64")
+        # Source ports that tests choose themselves; the kernel must not have given them to anybody else.
+        self.client.sysctl("net.ipv4.ip_local_reserved_ports", "50000-51999")
         for name in ("rs1", "rs2"):
             self.servers[name].add_address("eth0", f"{RIPS[name]}/24", f"{RIPS6[name]}/64")
             # For hairpin: a real server reaches the VIP as any client would.
