@@ -38,6 +38,7 @@ mod next_hop;
 mod open;
 pub mod packet;
 mod parsed;
+pub mod phase;
 mod refuse;
 mod rewrite;
 mod shard;
