@@ -260,7 +260,14 @@ fn classify_udp(head: &[u8], place: Place, ttl: u8, parsed: &mut Parsed) -> Clas
 }
 
 #[inline(always)]
-fn classify_flow(l4: &[u8], place: Place, protocol: Protocol, flags: u8, ttl: u8, parsed: &mut Parsed) -> Class {
+fn classify_flow(
+    l4: &[u8],
+    place: Place,
+    protocol: Protocol,
+    flags: u8,
+    ttl: u8,
+    parsed: &mut Parsed,
+) -> Class {
     *parsed = Parsed {
         tuple: Tuple {
             src: place.src,

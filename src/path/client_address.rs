@@ -30,7 +30,8 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
         return false;
     }
     if segment.flags & tcp::SYN != 0 {
-        let magic = settings.kind_v4 == 254 && !hot.flags.has(Flags::CLIENT_V6) && hot.cport == toa::FAST_OPEN_PORT;
+        let magic =
+            settings.kind_v4 == 254 && !hot.flags.has(Flags::CLIENT_V6) && hot.cport == toa::FAST_OPEN_PORT;
         return settings.on_syn && !magic;
     }
     if !hot.flags.has(Flags::ANSWERED) || segment.flags & tcp::ACK == 0 {

@@ -1,7 +1,7 @@
 //! A session's end: by its timer, by a new session that takes its lease, by a removed real server.
 
-use super::packet::{HandOff, Io, Packet};
 use super::neighbour::NeighbourIndex;
+use super::packet::{HandOff, Io, Packet};
 use super::shard::{Shard, Turn};
 use crate::clock::Tick;
 use crate::session::tcp_state::is_active;

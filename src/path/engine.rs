@@ -20,8 +20,8 @@ use super::parsed::Parsed;
 use super::shard::{Shard, ShardConfig, Turn};
 use crate::clock::Now;
 use crate::id::PortId;
-use crate::service::snapshot::Snapshot;
 use crate::local_pool::LocalPools;
+use crate::service::snapshot::Snapshot;
 use crate::session::{Candidate, KeyHash, SessionTable, TableError};
 
 /// Packets that travel together.
@@ -231,7 +231,13 @@ impl<P: Packet> Shard<P> {
     }
 
     /// A packet that another worker passed on: its home is here, or its home has no local port left.
-    fn take_packet<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, mut packet: P, hops: u8) {
+    fn take_packet<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        mut packet: P,
+        hops: u8,
+    ) {
         let mut parsed = Parsed::EMPTY;
         match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
             Class::Flow => {

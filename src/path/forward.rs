@@ -118,8 +118,7 @@ impl<P: Packet> Shard<P> {
         let real_server = hot.real_server;
         let delta = delta.add_delta(ends_delta);
         let protocol = parsed.tuple.protocol;
-        let Ok(layout) =
-            rewrite::rewrite(packet, layout, protocol, &ends, delta, &mut self.identification)
+        let Ok(layout) = rewrite::rewrite(packet, layout, protocol, &ends, delta, &mut self.identification)
         else {
             return Verdict::Drop(DropReason::Headroom);
         };
@@ -195,7 +194,13 @@ impl<P: Packet> Shard<P> {
         let hot = self.sessions.hot(index);
         let mut delta = Delta::default();
         if segment.flags & tcp::SYN != 0 {
-            let mss = mss_limit(turn, hot, &self.neighbours, direction, carries_toa || direction == Direction::Outbound);
+            let mss = mss_limit(
+                turn,
+                hot,
+                &self.neighbours,
+                direction,
+                carries_toa || direction == Direction::Outbound,
+            );
             delta = delta.combine(edit_syn_options(header, mss));
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
@@ -237,21 +242,29 @@ impl<P: Packet> Shard<P> {
         if direction == Direction::Outbound {
             return None;
         }
-        let opens = parsed.tuple.protocol == Protocol::Udp || parsed.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        let opens =
+            parsed.tuple.protocol == Protocol::Udp || parsed.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         if opens {
             return Some(Verdict::Reopen);
         }
         let service = self.sessions.cold(index).service as usize;
         let resets = turn.snapshot.services.get(service).and_then(Option::as_ref);
-        resets.is_some_and(|service| service.on_remove == OnRemove::Reset)
+        resets
+            .is_some_and(|service| service.on_remove == OnRemove::Reset)
             .then_some(Verdict::Reset(DropReason::SessionReset))
     }
 
     /// Books a session's move to another state: its real server's counts, its timer, its lease once it is over.
     #[cold]
-    pub(super) fn note_state_change<I: Io>(&mut self, turn: &Turn<'_, I>, index: SessionIndex, before: State) {
+    pub(super) fn note_state_change<I: Io>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        index: SessionIndex,
+        before: State,
+    ) {
         let hot = self.sessions.hot(index);
-        let (state, real_server, finished) = (hot.state, hot.real_server as usize, hot.flags.has(Flags::FINISHED));
+        let (state, real_server, finished) =
+            (hot.state, hot.real_server as usize, hot.flags.has(Flags::FINISHED));
         let counters = &mut self.real_servers[real_server];
         match (is_active(before), is_active(state)) {
             (true, false) => {

@@ -53,7 +53,13 @@ impl<P: Packet> Shard<P> {
     }
 
     /// RFC 1122 §3.2.2.6, RFC 4443 §4.2: the same bytes back, from the address that was asked.
-    fn answer_echo<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, rx_port: PortId, mut packet: P, place: &Place) {
+    fn answer_echo<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        mut packet: P,
+        place: &Place,
+    ) {
         let owned = turn.snapshot.owned.get(&place.dst).map(|owned| owned.role);
         if !matches!(owned, Some(Role::Virtual | Role::Port | Role::Local(_))) {
             return self.drop(packet, DropReason::IpNotForUs);
@@ -161,8 +167,11 @@ impl<P: Packet> Shard<P> {
         let out = answer.head_mut();
         let id = self.identification.next_value();
         write_ip(&mut out[ethernet::HEADER_LEN..], &ends, message_len, None, id, error.ttl);
-        let (ethertype, protocol) =
-            if to_v4 { (ethernet::TYPE_IPV4, icmp::PROTOCOL_V4) } else { (ethernet::TYPE_IPV6, icmp::PROTOCOL_V6) };
+        let (ethertype, protocol) = if to_v4 {
+            (ethernet::TYPE_IPV4, icmp::PROTOCOL_V4)
+        } else {
+            (ethernet::TYPE_IPV6, icmp::PROTOCOL_V6)
+        };
         out[12..14].copy_from_slice(&ethertype.to_be_bytes());
 
         let message = &mut out[l4..l4 + message_len];

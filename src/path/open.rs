@@ -41,7 +41,9 @@ impl<P: Packet> Shard<P> {
         if let Some(found) = self.sessions.find(&parsed.tuple) {
             return self.forward(turn, rx_port, packet, parsed, found);
         }
-        if parsed.hops == 0 && let Some(host) = self.guests.host(&parsed.tuple) {
+        if parsed.hops == 0
+            && let Some(host) = self.guests.host(&parsed.tuple)
+        {
             return self.hand_off(turn, host, rx_port, packet, 0);
         }
         match self.begin_session(turn, rx_port, &packet, parsed) {
@@ -104,7 +106,8 @@ impl<P: Packet> Shard<P> {
         }
         let real_server = self.schedule(service, tuple).ok_or(DropReason::NoRealServer)?;
         let (rip, rport) = {
-            let real_server = snapshot.real_servers[real_server.index()].as_ref().ok_or(DropReason::NoRealServer)?;
+            let real_server =
+                snapshot.real_servers[real_server.index()].as_ref().ok_or(DropReason::NoRealServer)?;
             (real_server.address, real_server.port.unwrap_or(tuple.dport))
         };
         let to_server = snapshot.routes.lookup(&rip).ok_or(DropReason::NoRoute)?;
@@ -122,7 +125,8 @@ impl<P: Packet> Shard<P> {
             }
         };
 
-        let outbound = Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
+        let outbound =
+            Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
         let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {
             self.pools.release(lease.slot, lease.lport);
             return Err(DropReason::SessionTableFull);
@@ -143,7 +147,9 @@ impl<P: Packet> Shard<P> {
         cold.service = service.id.0;
         match tuple.protocol {
             Protocol::Udp => hot.state = State::Established,
-            Protocol::Tcp => self.begin_tcp(turn, index, packet, parsed, service, &outbound.reversed(), legacy),
+            Protocol::Tcp => {
+                self.begin_tcp(turn, index, packet, parsed, service, &outbound.reversed(), legacy)
+            }
         }
         self.register(turn, index, parsed);
         Ok(index)

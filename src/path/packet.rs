@@ -3,8 +3,8 @@
 //! The path never sees DPDK: `dpdk::Mbuf` implements [`Packet`] for the wire and [`super::heap::HeapPacket`] for
 //! tests, and whoever runs the path (the worker, a test) implements [`Io`].
 
-use crate::id::{PortId, WorkerId};
 use super::neighbour::NeighbourFact;
+use crate::id::{PortId, WorkerId};
 use crate::wire::{Protocol, Tuple};
 
 /// What the device said about a received packet's layer-4 checksum.

@@ -144,7 +144,9 @@ impl<P: Packet> Shard<P> {
         let Some(reset) = tcp::Segment::reset_for(&segment, payload_len as u32) else { return };
         let (src, dst) = (parsed.tuple.dst, parsed.tuple.src);
         let Some(mut answer) = turn.io.allocate() else { return };
-        let Some(l4) = begin_answer(&mut answer, head, (src, dst), tcp::PROTOCOL, tcp::HEADER_LEN) else { return };
+        let Some(l4) = begin_answer(&mut answer, head, (src, dst), tcp::PROTOCOL, tcp::HEADER_LEN) else {
+            return;
+        };
         tcp::write_segment(&mut answer.head_mut()[l4..], &src, &dst, &reset);
         self.originate(turn, rx_port, answer);
     }
@@ -160,12 +162,11 @@ impl<P: Packet> Shard<P> {
     ) {
         let head = packet.head();
         let (src, dst) = (place.dst, place.src);
-        let (protocol, budget) =
-            if dst.is_v4() {
-                (icmp::PROTOCOL_V4, icmp::ERROR_LEN_MAX_V4)
-            } else {
-                (icmp::PROTOCOL_V6, icmp::ERROR_LEN_MAX_V6)
-            };
+        let (protocol, budget) = if dst.is_v4() {
+            (icmp::PROTOCOL_V4, icmp::ERROR_LEN_MAX_V4)
+        } else {
+            (icmp::PROTOCOL_V6, icmp::ERROR_LEN_MAX_V6)
+        };
         let quoted = &head[place.l3.into()..(place.end as usize).min(head.len())];
         let quoted = &quoted[..quoted.len().min(budget - icmp::HEADER_LEN)];
         let Some(mut answer) = turn.io.allocate() else { return };

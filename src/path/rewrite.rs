@@ -260,7 +260,11 @@ fn translate_6_to_4<P: Packet>(
 }
 
 /// Moves the front of the frame so that an IP header of `header_len` bytes fits right before the L4 header.
-fn place_header<P: Packet>(packet: &mut P, layout: Layout, header_len: usize) -> Result<Layout, NoRoomInBuffer> {
+fn place_header<P: Packet>(
+    packet: &mut P,
+    layout: Layout,
+    header_len: usize,
+) -> Result<Layout, NoRoomInBuffer> {
     let wanted = ethernet::HEADER_LEN + header_len;
     if wanted > layout.l4 {
         if !packet.grow_front(wanted - layout.l4) {

@@ -14,10 +14,10 @@ use crate::id::{PortId, WorkerId};
 use crate::local_pool::{LocalPools, PoolsConfig, ReclaimLinks};
 use crate::service::scheduler::SchedulerState;
 use crate::service::snapshot::Snapshot;
-use crate::steering::Steering;
 use crate::session::sequence::IsnGenerator;
 use crate::session::wheel::TimerWheel;
 use crate::session::{SessionIndex, SessionTable, TableConfig, TableError, Timeouts};
+use crate::steering::Steering;
 
 /// What a shard is made of; everything is allocated from this at start and nothing grows later.
 #[derive(Clone, Debug)]
@@ -86,7 +86,8 @@ impl ReclaimLinks for SessionTable {
 
 impl<P: Packet> Shard<P> {
     pub(super) fn new(config: &ShardConfig, steering: Arc<Steering>, now: Now) -> Result<Self, TableError> {
-        let mut seed = config.seed.chunks_exact(8).map(|lane| u64::from_ne_bytes(lane.try_into().expect("8 bytes")));
+        let mut seed =
+            config.seed.chunks_exact(8).map(|lane| u64::from_ne_bytes(lane.try_into().expect("8 bytes")));
         let seed = [(); 4].map(|()| seed.next().expect("four lanes"));
         Ok(Shard {
             worker: config.worker,
