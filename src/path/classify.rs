@@ -78,8 +78,11 @@ pub fn classify<P: Packet>(packet: &mut P, port: &PortView, parsed: &mut Parsed)
 
 #[cold]
 fn pull_up_headers<P: Packet>(packet: &mut P, frame_len: usize) -> bool {
-    let wanted = frame_len.min(HEADERS_LEN_MAX);
-    packet.head().len() >= wanted || packet.pull_up(wanted)
+    // A first segment may be too small for as many; it then holds what it can, and the checks say whether that is enough.
+    [HEADERS_LEN_MAX, 256, 128, 64].into_iter().any(|len| {
+        let wanted = frame_len.min(len);
+        packet.head().len() >= wanted || packet.pull_up(wanted)
+    })
 }
 
 /// IEEE 802.1Q: VLAN 0 only carries a priority; the frame belongs to the untagged network.
