@@ -8,7 +8,7 @@ use super::drop_reason::DropReason;
 use super::packet::Packet;
 use super::parsed::Parsed;
 use crate::service::snapshot::PortView;
-use crate::wire::{Address, Protocol, Tuple, checksum, ethernet, icmp, ipv4, ipv6, tcp};
+use crate::wire::{Address, Protocol, Tuple, checksum, ethernet, icmp, ipv4, ipv6, nd, tcp};
 
 /// Headers are read from the first segment; this many bytes of a longer chain are made contiguous.
 const HEADERS_LEN_MAX: usize = 512;
@@ -189,6 +189,10 @@ fn classify_ipv6(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
         return match head.get(usize::from(place.l4)) {
             Some(133..=137) => Class::NeighbourDiscovery(place),
             Some(_) if !to_us => Class::Drop(DropReason::EthernetGroupDestination),
+            // A host on the link may ping from its link-local address; what no host has is answered by nobody.
+            Some(_) if is_martian_v6(&src) && !nd::is_link_local(src) => {
+                Class::Drop(DropReason::IpMartianSource)
+            }
             Some(_) => Class::Icmp(place),
             None => Class::Drop(DropReason::IcmpMalformed),
         };
