@@ -61,15 +61,18 @@ impl<P: Packet> Shard<P> {
         reason: DropReason,
     ) {
         use DropReason::{NoLocalPort, NoRealServer, NoService, NoSession, NoSessionOutbound, SessionReset};
-        let tcp = parsed.tuple.protocol == Protocol::Tcp;
+        let is_tcp = parsed.tuple.protocol == Protocol::Tcp;
+        // RFC 9293 §3.10.7.1: nobody answers a RST; so it costs the others none of the limit either.
+        let unanswerable = is_tcp && parsed.tcp_flags & tcp::RST != 0;
         let told = match reason {
-            NoSessionOutbound => tcp && self.is_real_server(turn, &parsed.tuple),
+            _ if unanswerable => false,
+            NoSessionOutbound => is_tcp && self.is_real_server(turn, &parsed.tuple),
             NoService | NoSession | NoRealServer | NoLocalPort | SessionReset => true,
-            DropReason::SessionTableFull => tcp,
+            DropReason::SessionTableFull => is_tcp,
             _ => false,
         };
         if told && self.may_answer(turn) {
-            if tcp {
+            if is_tcp {
                 self.send_rst(turn, rx_port, &packet, parsed);
             } else {
                 let error = match reason {
@@ -121,7 +124,10 @@ impl<P: Packet> Shard<P> {
     }
 
     pub(super) fn may_answer<I: Io>(&mut self, turn: &Turn<'_, I>) -> bool {
-        let admitted = turn.snapshot.refuse.answer && self.refusals.admit(turn.now.tick());
+        if !turn.snapshot.refuse.answer {
+            return false;
+        }
+        let admitted = self.refusals.admit(turn.now.tick());
         self.counters.refusals_limited += u64::from(!admitted);
         admitted
     }
