@@ -82,9 +82,9 @@ pub fn document() -> String {
     out
 }
 
-/// Every key and every word that the model knows.
+/// Every key that the model knows.
 pub fn keys() -> Vec<String> {
-    let members = items().into_values().flat_map(|item| item.members);
+    let members = items().into_values().filter(|item| !item.is_enum).flat_map(|item| item.members);
     members.filter(|member| !is_table(&member.kind)).map(|member| member.name).collect()
 }
 

@@ -18,7 +18,19 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("config", &["id", "wire", "steering", "session", "service", "local_pool"]),
     (
         "control",
-        &["clock", "id", "wire", "session", "service", "local_pool", "path", "worker", "config", "metrics"],
+        &[
+            "clock",
+            "id",
+            "wire",
+            "steering",
+            "session",
+            "service",
+            "local_pool",
+            "path",
+            "worker",
+            "config",
+            "metrics",
+        ],
     ),
     // A scrape is made of the control socket's views, and the control socket serves it.
     ("metrics", &["path", "worker", "control"]),

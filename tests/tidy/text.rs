@@ -36,3 +36,22 @@ fn documents_name_conformance_rows_that_exist() {
     let found: Vec<String> = named.filter(|row| !rows.contains(row)).map(str::to_owned).collect();
     none_found("docs/limits.md names rows of tests/conformance.tsv", &found);
 }
+
+/// Links between documents lead somewhere.
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut found = Vec::new();
+    for file in
+        tracked().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md"))
+    {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let folder = file.parent().unwrap_or(root());
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for target in targets.filter(|target| !target.is_empty() && !target.starts_with("http")) {
+            if !folder.join(target).exists() {
+                found.push(format!("{}: {target}", file.strip_prefix(root()).unwrap_or(&file).display()));
+            }
+        }
+    }
+    none_found("links of documents lead to files of the project", &found);
+}
