@@ -42,7 +42,7 @@ impl Conversation {
 
     pub fn of_syn(seen: &Seen, client: End, vip: End, client_isn: u32) -> Conversation {
         let (lip, rip) = seen.ends();
-        assert_eq!(seen.flags(), SYN);
+        assert_eq!(seen.flags() & 0x3f, SYN);
         Conversation { client, vip, rip, lip, client_isn, gateway_isn: seen.seq(), server_isn: SERVER_ISN }
     }
 
