@@ -8,9 +8,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A PACKAGES=(
   [build]="build-essential pkg-config libdpdk-dev libclang-dev clang"
-  [demo]="dpdk iproute2 ethtool nginx-light curl wrk jq procps python3-scapy"
-  [test]="dpdk dpdk-dev iproute2 ethtool nftables nginx-light curl wrk jq iperf3 tshark socat procps
-          bind9-dnsutils dnsperf arping iputils-ping python3-scapy python3-pytest python3-pytest-timeout shellcheck"
+  [demo]="iproute2 ethtool nginx-light curl wrk python3-scapy"
+  [test]="dpdk-dev iproute2 ethtool nftables nginx-light curl wrk iperf3 tshark
+          bind9-dnsutils dnsperf iputils-ping python3-scapy python3-pytest python3-pytest-timeout shellcheck"
 )
 
 groups=("$@")
@@ -44,12 +44,20 @@ fi
 say "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 APT=(apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120)
-install_missing() { "${APT[@]}" install --no-install-recommends "${missing[@]}"; }
+LOG=$(mktemp)
+# One line that counts up instead of a thousand; everything is in the log.
+install_missing() {
+  "${APT[@]}" install --no-install-recommends "${missing[@]}" 2>&1 | tee "$LOG" |
+    awk '/ newly installed, / { total = $3 } /^(Get:|Unpacking|Setting up)/ {
+           step[$1 == "Unpacking" ? "unpacked" : $1 == "Setting" ? "set up" : "fetched"]++
+           if (++lines % 25 == 0) printf "  of %d packages %d fetched, %d unpacked, %d set up\n",
+             total, step["fetched"], step["unpacked"], step["set up"]; fflush() }'
+}
 # A list of packages may be there and fresh: try first, fetch it only when that fails.
-if ! install_missing >/tmp/fullnat-bootstrap.$$ 2>&1; then
+if ! install_missing; then
   say "fetching the package lists"
   "${APT[@]}" update >/dev/null || die "apt-get update failed; is the network there?"
-  install_missing || die "apt-get could not install: ${missing[*]}"
+  install_missing || { tail -n 20 "$LOG" >&2; die "apt-get could not install: ${missing[*]}"; }
 fi
-rm -f /tmp/fullnat-bootstrap.$$
+rm -f "$LOG"
 say "installed"

@@ -12,7 +12,8 @@ require_root "scripts/demo.sh"
 require_cargo
 cd "$ROOT"
 
+started=$EPOCHSECONDS
 scripts/bootstrap.sh build demo
 say "building (release)"
 cargo build --release --bins
-exec "$PYTHON" scripts/demo.py "$@"
+exec env DEMO_STARTED="$started" "$PYTHON" scripts/demo.py "$@"

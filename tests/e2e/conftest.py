@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from rig import gateway as gateways
-from rig.invariants import Watch
+from rig.invariants import Watch, check_accounting
 from rig.lab import Lab
 from rig.netns import remove_leftovers
 from rig.wire import Wire
@@ -60,16 +60,19 @@ def lab(whole_lab, request):
 def start(lab, request):
     """`start(config)` gives a running gateway; the one that runs already if it has the same configuration.
 
+    A new one starts among peers without connections, unless it is told not to `forget` them.
     When the test is over the invariants are checked on everything that the gateway sent meanwhile.
     """
     kind = {"fullnatd": gateways.Fullnatd, "kernel": gateways.KernelNat}[request.config.getoption("--gateway")]
     watches = []
 
-    def run(settings, watch=True):
+    def run(settings, watch=True, forget=True):
         current = lab.current
         if current is None or current.settings != settings or not current.running():
             if current is not None and current.running():
                 current.stop()
+            if forget:
+                lab.forget_connections()
             lab.current = current = kind(lab, settings)
             # Whoever is starting must be seen even by what it sends first.
             if watch:
@@ -87,6 +90,8 @@ def start(lab, request):
             watch.stop()
         else:
             watch.check()
+    if not failed and lab.current and lab.current.control and lab.current.running():
+        check_accounting(lab.current.control)
 
 
 def _watch(lab, gateway, request):

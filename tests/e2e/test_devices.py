@@ -6,10 +6,15 @@ import socket
 import subprocess
 
 import pytest
+from scapy.layers.inet import fragment
+from scapy.packet import Raw
 
 from rig import gateway as gateways
+from rig.frames import TCP, UDP
+from rig.invariants import check_accounting
 from rig.lab import LIPS, VIP, VIP6
 from rig.netns import stop, wait_until
+from rig.wire import Wire, drops_after
 
 pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("spoil")]
 
@@ -107,6 +112,53 @@ def test_fewer_queues_than_workers(start, lab):
     workers = gateway.control.workers()
     assert sum(w["handed_in_packets"] for w in workers) > 0
     assert all(w["sessions_created"] > 0 for w in workers), "both own sessions"
+
+
+def test_device_ring(start, lab):
+    """Rings lead nowhere but back: the gateway hears its own announcements and makes nothing of them."""
+    gateway = start(gateways.config(1, devices=("net_ring0", "net_ring1")), watch=False)
+    wait_until(lambda: gateway.control.counter("rx_packets") > 0, 5, "an announcement that came back")
+    ports = {port["name"]: port for port in gateway.control.get("/v1/ports")}
+    assert {port["link"]["driver"] for port in ports.values()} == {"net_ring"}
+    assert set(gateway.control.drops()) <= {"arp_not_for_us", "nd_not_for_us", "neighbour_message"}
+    check_accounting(gateway.control)
+    status, took = gateway.stop()
+    assert (status, took < 1) == (0, True), gateway.output()
+
+
+def test_conformance_E1_E3_E4_ipv4_fragments_are_dropped_by_name(start, lab):
+    """On AF_XDP: a packet socket's fan-out has the kernel join IPv4 fragments before the gateway sees them."""
+    gateway = start(gateways.config(1, devices=xdp(lab, 1)))
+    wire = Wire(lab)
+    try:
+        whole = wire.from_client(id=7) / UDP(sport=1234, dport=7000) / bytes(1024)
+        cases = {
+            "halves": fragment(whole, 512),
+            "halves the other way round": fragment(whole, 512)[::-1],
+            "a tiny first one": [wire.from_client(flags="MF", id=8, proto=6)
+                                 / Raw(bytes(TCP(sport=1, dport=7000, flags="S"))[:8])],
+            "beyond the end": [wire.from_client(frag=8189, id=9) / Raw(b"\0" * 100)],
+        }
+        for frames in cases.values():
+            drops_after(gateway, lambda frames=frames: wire.client.send(*frames), ("ip_fragment", "ipv4_header"),
+                        len(frames))
+        assert not [p for p in wire.server.drain() if p.src == wire.lan_mac and (TCP in p or UDP in p)]
+        wire.open_tcp()
+    finally:
+        wire.close()
+
+
+def test_conformance_E1_fragments_that_the_kernel_joined_arrive_whole(start, lab, workers):
+    """On net_af_packet the kernel joins IPv4 fragments: the datagram arrives as one, never a part of it."""
+    start(gateways.config(workers))
+    wire = Wire(lab)
+    try:
+        for order in (1, -1):
+            whole = wire.from_client(id=70 + order) / UDP(sport=1240, dport=7000) / (b"fragment" * 128)
+            wire.client.send(*fragment(whole, 512)[::order])
+            assert bytes(wire.at_server(UDP)[UDP].payload) == b"fragment" * 128
+    finally:
+        wire.close()
 
 
 def test_device_tap(start, lab):

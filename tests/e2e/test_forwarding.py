@@ -1,11 +1,13 @@
 """Real clients, real servers: what a user sees of the gateway."""
 
 import socket
+import subprocess
 import time
 
 import pytest
+from scapy.utils import wrpcap
 
-from rig.frames import TCP, toa_of, toa_options
+from rig.frames import TCP, packed, toa_of, toa_options
 from rig.lab import CIP, CIP6, LIPS, LIPS6, RIPS6, VIP, VIP6
 
 # (where the client dials, its address, what the real server may see as source)
@@ -71,6 +73,34 @@ def test_conformance_J1_toa_names_the_client_on_the_documented_packets(gateway, 
         assert len(toa_options(packet)) == 1
         assert packet[TCP].options[0][0] == 254, "TOA comes first among the options"
     assert not any(toa_options(p) for p in later if not p[TCP].flags.R)
+
+
+@pytest.mark.daemon
+@pytest.mark.parametrize("way", ["v4", "v6", "6to4", "4to6"])
+def test_conformance_J1_tshark_reads_the_client_from_toa(gateway, lab, way):
+    """Another foreign parser than scapy: what tshark shows of the segment that ends the handshake."""
+    url, cip, _ = WAYS[way]
+    cport = int(curl(lab.client, url, "-w", "%{local_port}")[-1])
+    gateway.watch.stop()
+    capture = lab.directory / "toa.pcap"
+    wrpcap(str(capture), [f.packet for c in gateway.watch.servers.values() for f in c.frames if not f.outgoing])
+    shown = subprocess.run(
+        ["tshark", "-r", capture, "-Y", "tcp.dstport == 8080 && tcp.flags == 0x010", "-T", "fields",
+         "-e", "tcp.option_kind", "-e", "tcp.options"], capture_output=True, text=True, check=True).stdout
+    kinds, options = shown.splitlines()[0].split("\t")
+    address = packed(cip)
+    assert kinds.split(",")[0] == "254"
+    assert bytes.fromhex(options.replace(":", "")).startswith(
+        bytes([254, 4 + len(address)]) + cport.to_bytes(2, "big") + address)
+
+
+@pytest.mark.parametrize("vip", [VIP, VIP6], ids=["v4", "v6"])
+def test_dig(gateway, lab, vip):
+    for name, kind, expected in (("a.example", "A", "192.0.2.1"), ("b.example", "AAAA", "2001:db8::1")):
+        answer = lab.client.run("dig", "+short", "+tries=1", "+time=2", f"@{vip}", name, kind).stdout.split()
+        assert answer == [expected]
+    if vip == VIP:
+        assert lab.client.run("dig", "+short", "+tcp", "+tries=1", f"@{vip}", "c.example").stdout.split() == ["192.0.2.1"]
 
 
 def test_a_dialled_port_of_a_range_answers_from_that_port(gateway, lab):

@@ -10,8 +10,8 @@ import pytest
 
 from rig import gateway as gateways
 from rig.capture import Capture
-from rig.frames import ARP, IP, UDP
-from rig.lab import CIP, LIPS, LIPS6, RAW_SERVER, VIP, VIP6, WAN
+from rig.frames import ARP, IP, UDP, Ether
+from rig.lab import CIP, LIPS, LIPS6, RAW_SERVER, RIPS, VIP, VIP6, WAN
 from rig.netns import wait_until
 from rig.wire import Wire
 
@@ -74,7 +74,7 @@ def test_conformance_M13_killed_it_starts_again_without_cleaning_up(start, lab, 
         assert connection.recv(100)
         gateway.kill()
         assert gateway.socket.exists(), "the stale socket is part of the test"
-        start(settings, watch=False)
+        start(settings, watch=False, forget=False)
         # A segment of a session nobody knows any more is answered, not swallowed.
         connection.settimeout(3)
         connection.sendall(b"anyone?")
@@ -235,6 +235,15 @@ def test_conformance_B11_a_neighbour_that_never_answers_is_reported(start, lab, 
         wire.close()
 
 
+def announce(namespace, address):
+    """Gratuitous ARP as keepalived sends it: what the kernel says by itself is up to `arp_notify`."""
+    mac = namespace.mac("eth0")
+    with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind(("eth0", 0))
+        sender.send(bytes(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff")
+                          / ARP(op=1, hwsrc=mac, psrc=address, hwdst="00:00:00:00:00:00", pdst=address)))
+
+
 def test_conformance_B7_a_real_server_with_a_new_mac_is_followed(gateway, lab):
     server = lab.servers["rs1"]
     old = server.mac("eth0")
@@ -243,8 +252,7 @@ def test_conformance_B7_a_real_server_with_a_new_mac_is_followed(gateway, lab):
         for connection in connections:
             connection.sendall(b"echo\n")
         server.run("ip", "link", "set", "dev", "eth0", "address", "02:00:00:00:0b:07")
-        # What the kernel says by itself when its address changes is up to arp_notify; say it as keepalived would.
-        server.run("arping", "-c", "2", "-w", "1", "-U", "-I", "eth0", "10.2.0.11", check=False)
+        announce(server, RIPS["rs1"])
         for connection in connections:
             started = time.monotonic()
             connection.sendall(b"still?")
@@ -252,7 +260,7 @@ def test_conformance_B7_a_real_server_with_a_new_mac_is_followed(gateway, lab):
             assert time.monotonic() - started < 2
     finally:
         server.run("ip", "link", "set", "dev", "eth0", "address", old)
-        server.run("arping", "-c", "2", "-w", "1", "-U", "-I", "eth0", "10.2.0.11", check=False)
+        announce(server, RIPS["rs1"])
         for connection in connections:
             connection.close()
 

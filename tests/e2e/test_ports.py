@@ -24,7 +24,8 @@ def narrow(workers, family=4):
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
-def test_conformance_H4_twenty_ports_forty_held_connections(start, lab, workers, family, spoil):
+@pytest.mark.usefixtures("spoil")
+def test_conformance_H4_twenty_ports_forty_held_connections(start, lab, workers, family):
     gateway = start(narrow(workers, family))
     vip = VIP if family == 4 else VIP6
     held, refused, slowest = [], 0, 0.0
@@ -60,7 +61,8 @@ def test_conformance_H4_twenty_ports_forty_held_connections(start, lab, workers,
             connection.close()
 
 
-def test_conformance_H2_every_port_of_the_range_is_used(start, lab, workers, spoil):
+@pytest.mark.usefixtures("spoil")
+def test_conformance_H2_every_port_of_the_range_is_used(start, lab, workers):
     gateway = start(narrow(workers))
     held = []
     try:
@@ -80,8 +82,8 @@ def test_conformance_H2_every_port_of_the_range_is_used(start, lab, workers, spo
 @pytest.mark.long
 @pytest.mark.bulk
 @pytest.mark.parametrize("closes_first", ["server", "client"])
-def test_conformance_H8_ten_thousand_sequential_connections_with_twenty_ports(
-        start, lab, workers, closes_first, spoil):
+@pytest.mark.usefixtures("spoil")
+def test_conformance_H8_ten_thousand_sequential_connections_with_twenty_ports(start, lab, workers, closes_first):
     start(narrow(workers))
     word = b"who\n" if closes_first == "server" else b"stay\n"
     worst, slow = 0.0, 0
@@ -96,6 +98,32 @@ def test_conformance_H8_ten_thousand_sequential_connections_with_twenty_ports(
                 if closes_first == "server":
                     assert connection.recv(100) == b""
     assert worst < 0.05, f"worst connect {worst * 1000:.1f} ms, {slow} above 50 ms"
+
+
+@pytest.mark.usefixtures("spoil")
+def test_conformance_M13_H8_connections_of_a_killed_gateway_hold_up_nobody(start, lab, workers):
+    """The real server still has 20 connections on the 20 local ports of which the new gateway knows nothing."""
+    settings = narrow(workers)
+    gateway = start(settings, watch=False)
+    old = []
+    try:
+        for _ in range(20):
+            old.append(lab.client.connect(VIP, 9000))
+            old[-1].sendall(b"stay\n")
+            assert old[-1].recv(100)
+        gateway.kill()
+        start(settings, watch=False, forget=False)
+        new, worst = [], 0.0
+        for _ in range(20):
+            started = time.monotonic()
+            new.append(lab.client.connect(VIP, 9000, timeout=3))
+            worst = max(worst, time.monotonic() - started)
+            new[-1].sendall(b"who\n")
+            assert new[-1].recv(100).startswith(b"rs1")
+        assert worst < 0.2, f"worst connect {worst * 1000:.0f} ms"
+    finally:
+        for connection in old:
+            connection.close()
 
 
 def test_conformance_H10_same_source_port_of_two_clients(gateway, lab):
@@ -128,7 +156,8 @@ def test_conformance_H1_H3_leases_are_unique_and_answers_come_home(gateway, lab)
 
 @pytest.mark.long
 @pytest.mark.bulk
-def test_conformance_H9_timestamps_of_many_clients_never_trip_the_servers(start, lab, workers, spoil):
+@pytest.mark.usefixtures("spoil")
+def test_conformance_H9_timestamps_of_many_clients_never_trip_the_servers(start, lab, workers):
     """Connections of eight client addresses, each with a clock of its own, over 20 shared ports."""
     start(narrow(workers))
     sources = [f"10.1.0.{n}" for n in range(30, 38)]

@@ -13,7 +13,7 @@ import time
 from . import lab as addresses
 from .control import Control
 from .netns import stop, wait_until
-from .servers import HTTP_PORT, IPERF_PORT, PEER_PORT
+from .servers import DNS_PORT, HTTP_PORT, IPERF_PORT, PEER_PORT
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -78,6 +78,9 @@ def default_services():
         service("peer6", f"{v6}:9000", PEER_PORT, table=rip6),
         service("echo", f"{v4}:9000", PEER_PORT, protocol="udp", client_address="none"),
         service("echo6", f"{v6}:9000", PEER_PORT, table=rip6, protocol="udp", client_address="none"),
+        service("dns", f"{v4}:53", DNS_PORT, protocol="udp", client_address="none"),
+        service("dns6", f"{v6}:53", DNS_PORT, table=rip6, protocol="udp", client_address="none"),
+        service("dns-tcp", f"{v4}:53", DNS_PORT),
         service("iperf", f"{v4}:5201", IPERF_PORT, ("rs1",)),
         service("iperf6", f"{v6}:5201", IPERF_PORT, ("rs1",), rip6),
         service("closed", f"{v4}:82", 9, ("rs1",)),

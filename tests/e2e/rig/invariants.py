@@ -42,8 +42,6 @@ class Watch:
                 found += [(name, text, frame) for text in self._frame(frame, OUTSIDE)]
         assert not found, "\n".join(
             f"{where}: {text} in {frame.packet.summary()} {frame.raw[:120].hex()}" for where, text, frame in found[:10])
-        if self.gateway.control and self.gateway.running():
-            check_accounting(self.gateway.control)
 
     def _frame(self, frame, foreign):
         found = defects(frame.raw, checksums=frame.checksum_complete)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 
 from .netns import Namespace, link, set_offloads, wait_until
-from .servers import start_iperf, start_nginx, start_peer
+from .servers import start_dns, start_iperf, start_nginx, start_peer
 
 CIP, CIP6 = "10.1.0.1", "2001:db8:1::1"
 WAN, WAN6 = "10.1.0.254", "2001:db8:1::fe"
@@ -71,6 +71,7 @@ class Lab:
             if self.with_test_servers:
                 start_peer(namespace, name)
                 start_iperf(namespace)
+                start_dns(namespace)
 
     def _address(self):
         self.client.add_address("eth0", f"{CIP}/24", f"{CIP6}/64")
@@ -104,6 +105,11 @@ class Lab:
         """Empties the kernels' neighbour tables, so that the next packet has to resolve the gateway."""
         for namespace in (self.client, self.router, *self.servers.values()):
             namespace.run("ip", "neigh", "flush", "all", check=False)
+
+    def forget_connections(self):
+        """Resets every TCP connection of the peers: what earlier tests left is none of the next gateway's business."""
+        for namespace in (self.client, *self.servers.values()):
+            namespace.run("ss", "-K", "-t", "-H", "state", "connected", check=False)
 
     def wait_port_up(self, namespace, interface, seconds=5):
         wait_until(lambda: "LOWER_UP" in namespace.run("ip", "link", "show", interface).stdout, seconds,

@@ -1,4 +1,4 @@
-"""What runs inside the real servers: nginx, the peer server, iperf3."""
+"""What runs inside the real servers: nginx, the peer server, a name server, iperf3."""
 
 import pathlib
 import subprocess
@@ -6,8 +6,9 @@ import sys
 
 from .netns import wait_until
 
-HTTP_PORT, PEER_PORT, IPERF_PORT = 8080, 9000, 5201
+HTTP_PORT, PEER_PORT, IPERF_PORT, DNS_PORT = 8080, 9000, 5201, 5300
 PEER_SERVER = pathlib.Path(__file__).with_name("peer_server.py")
+DNS_SERVER = pathlib.Path(__file__).with_name("dns_server.py")
 
 NGINX = """\
 daemon off; master_process off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;
@@ -44,6 +45,13 @@ def start_peer(namespace, name, port=PEER_PORT):
     process = namespace.start(sys.executable, PEER_SERVER, name, port)
     wait_until(lambda: listening(namespace, port) and listening(namespace, port, "-u"), 10,
                f"peer server in {namespace.role}")
+    return process
+
+
+def start_dns(namespace, port=DNS_PORT):
+    process = namespace.start(sys.executable, DNS_SERVER, port)
+    wait_until(lambda: listening(namespace, port) and listening(namespace, port, "-u"), 10,
+               f"name server in {namespace.role}")
     return process
 
 
