@@ -5,11 +5,13 @@
 
 mod buffer;
 mod clock;
+mod count;
 mod cycles;
 mod frame;
 mod lab;
 mod memory;
 mod new_sessions;
+mod parts;
 mod population;
 mod reference;
 mod statistics;
@@ -86,6 +88,11 @@ enum Case {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Run a part once, for callgrind to count; without a name: list them
+    Count {
+        /// As listed
+        name: Option<String>,
+    },
     /// Several workers against one
     Workers {
         /// Numbers of workers; those beyond the cores are left out
@@ -135,6 +142,14 @@ fn main() {
         }),
         Case::Memory { sessions, kinds } => memory::run(&sessions, &kinds),
         Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
+        Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
+        Case::Count { name: Some(name) } => match count::run(&name) {
+            Some(times) => println!("{times}"),
+            None => {
+                eprintln!("nothing is called {name:?}; `count` without a name lists everything");
+                std::process::exit(2);
+            }
+        },
         Case::Workers { counts, sessions, seconds } => {
             workers::run(&counts, sessions, Duration::from_secs_f64(seconds));
         }
