@@ -145,8 +145,8 @@ impl Population {
     /// Reads from what was sent where the sessions went whose first packets went in; their places.
     pub fn note_opened(&mut self, world: &mut World) -> std::ops::Range<usize> {
         let first = self.flows.len();
-        assert_eq!(world.sent.len(), self.opening.len(), "every session was opened");
-        for ((_, frame), number) in world.sent.iter().zip(self.opening.drain(..)) {
+        assert_eq!(world.forwarded().count(), self.opening.len(), "every session was opened");
+        for (frame, number) in world.forwarded().zip(self.opening.drain(..)) {
             self.flows.push(Flow::read(self.kind, number, frame));
         }
         world.recycle();
