@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use fullnat::cpu;
 use fullnat::id::{PortId, WorkerId};
 use fullnat::path::packet::{ChecksumOffload, HandOff, Io, Packet, ReceivedChecksum};
+use fullnat::wire::{ethernet, icmp};
 
 const DATA_LEN: usize = 2048 - 64;
 const HEADROOM: usize = 128;
@@ -134,11 +135,24 @@ impl World {
         buffer
     }
 
-    /// Takes back what was sent; how many frames that were.
+    /// Frames that were sent on behalf of somebody; the rest is the gateway's own ARP and ND.
+    pub fn forwarded(&self) -> impl Iterator<Item = &Frame> {
+        self.sent.iter().map(|(_, frame)| frame).filter(|frame| is_flow(frame.head()))
+    }
+
+    /// Takes back what was sent; how many forwarded frames that were.
     pub fn recycle(&mut self) -> usize {
-        let sent = self.sent.len();
+        let sent = self.forwarded().count();
         self.free.extend(self.sent.drain(..).map(|(_, frame)| frame));
         sent
+    }
+}
+
+fn is_flow(frame: &[u8]) -> bool {
+    match ethernet::ethertype(frame) {
+        ethernet::TYPE_IPV4 => true,
+        ethernet::TYPE_IPV6 => frame[ethernet::HEADER_LEN + 6] != icmp::PROTOCOL_V6,
+        _ => false,
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use fullnat::clock::Now;
 use fullnat::cpu;
-use fullnat::id::WorkerId;
+use fullnat::id::{PortId, WorkerId};
 use fullnat::path::neighbour::Evidence;
 use fullnat::path::phase::{Observer, Phase};
 use fullnat::path::{BURST, Engine};
@@ -53,16 +53,19 @@ impl Bench {
         Bench { engine, world, population, now }
     }
 
-    /// Lays `BURSTS` bursts ready, requests and answers in turn.
-    fn prepare(&mut self, draw: &Draw) -> Vec<Burst> {
-        (0..BURSTS)
-            .map(|n| self.population.burst(&mut self.world, draw, if n % 2 == 0 { WAN } else { LAN }))
-            .collect()
+    /// Lays `BURSTS` bursts ready that arrive on these ports in turn.
+    fn prepare(&mut self, draw: &Draw, ports: &[PortId]) -> Vec<Burst> {
+        ports.iter().cycle().take(BURSTS).map(|&port| self.population.burst(&mut self.world, draw, port)).collect()
     }
 
-    /// Cycles per packet over one batch.
+    /// Cycles per packet over one batch, requests and answers in turn.
     pub fn sample(&mut self, draw: &Draw) -> f64 {
-        let mut bursts = self.prepare(draw);
+        self.sample_on(draw, &[WAN, LAN])
+    }
+
+    /// Cycles per packet over one batch of bursts that arrive on these ports in turn.
+    pub fn sample_on(&mut self, draw: &Draw, ports: &[PortId]) -> f64 {
+        let mut bursts = self.prepare(draw, ports);
         let began = cpu::tsc();
         for (port, burst) in &mut bursts {
             self.now.nanos += BURST_NANOS;
@@ -146,7 +149,7 @@ fn phases(bench: &mut Bench, draw: &Draw) -> Value {
     let mut samples: [Samples; Phase::ALL.len()] = Default::default();
     for _ in 0..64 {
         let mut watch = StopWatch::default();
-        let mut bursts = bench.prepare(draw);
+        let mut bursts = bench.prepare(draw, &[WAN, LAN]);
         for (port, burst) in &mut bursts {
             bench.now.nanos += BURST_NANOS;
             watch.last = cpu::tsc();

@@ -141,6 +141,12 @@ pub fn ends(frame: &[u8]) -> (Address, u16, Address, u16) {
     (src, udp::sport(l4), dst, udp::dport(l4))
 }
 
+/// Sequence number of a TCP frame that the gateway sent.
+pub fn seq(frame: &[u8]) -> u32 {
+    let l4 = ethernet::HEADER_LEN + if frame[ethernet::HEADER_LEN] >> 4 == 6 { 40 } else { 20 };
+    tcp::seq(&frame[l4..])
+}
+
 /// Both directions' templates of a kind.
 pub struct Templates {
     /// from the client

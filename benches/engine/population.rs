@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 use fullnat::clock::Now;
 use fullnat::id::PortId;
 use fullnat::path::{BURST, Engine};
-use fullnat::wire::{Protocol, Tuple, tcp};
+use fullnat::path::packet::Packet;
+use fullnat::wire::{Address, Protocol, Tuple, tcp};
 
 use crate::buffer::{Frame, World};
 use crate::frame::{self, CLIENT_ISN, Kind, SERVER_ISN, Segment, Templates};
@@ -19,9 +20,13 @@ const FLOWS_PER_CLIENT: u32 = 64;
 /// A burst ready to be received.
 pub type Burst = (PortId, ArrayVec<Frame, BURST>);
 
-/// Where a session leaves from and goes to, as small as can be: reading it must not disturb the caches.
+/// A session, as small as can be: reading it must not disturb the caches.
 #[derive(Clone, Copy, Debug)]
-struct Beyond {
+pub struct Flow {
+    /// which client's flow it is
+    pub number: u32,
+    /// the client's first sequence number as the real server sees it
+    pub isn: u32,
     rip: u8,
     lip: u16,
     lport: u16,
@@ -32,7 +37,10 @@ pub struct Population {
     /// what their frames look like
     pub kind: Kind,
     templates: Templates,
-    beyond: Vec<Beyond>,
+    flows: Vec<Flow>,
+    next: u32,
+    /// flows whose first packets are on their way through the engine, in order
+    opening: Vec<u32>,
     random: StdRng,
 }
 
@@ -45,7 +53,7 @@ pub enum Draw {
     Zipf(rand_zipf::Zipf),
 }
 
-/// The n-th client's first packet's flow.
+/// The n-th flow, as the client's packets show it.
 pub fn inbound(kind: Kind, number: u32) -> Tuple {
     Tuple {
         src: lab::cip(kind.v6, number / FLOWS_PER_CLIENT),
@@ -62,68 +70,107 @@ impl Population {
         Population {
             kind,
             templates: Templates::new(kind),
-            beyond: Vec::with_capacity(capacity as usize),
+            flows: Vec::with_capacity(capacity as usize),
+            next: 0,
+            opening: Vec::new(),
             random: StdRng::seed_from_u64(1),
         }
     }
 
     /// Live sessions.
     pub fn len(&self) -> u32 {
-        self.beyond.len() as u32
+        self.flows.len() as u32
     }
 
-    /// Opens the next `count` sessions; TCP ones through their whole handshake.
+    /// What is known of them, in the order they were opened.
+    pub fn flows(&self) -> &[Flow] {
+        &self.flows
+    }
+
+    /// Takes in sessions that another population opened.
+    pub fn extend(&mut self, flows: &[Flow]) {
+        self.flows.extend_from_slice(flows);
+    }
+
+    /// Opens `count` more sessions; TCP ones through their whole handshake.
     pub fn open(&mut self, engine: &mut Engine<Frame>, world: &mut World, now: Now, count: u32) {
-        let first = self.len();
-        for from in (first..first + count).step_by(BURST) {
-            let to = (from + BURST as u32).min(first + count);
-            let syn = Segment { seq: CLIENT_ISN, ack: 0, flags: tcp::SYN };
-            self.run(engine, world, now, (from..to).map(|number| (number, syn)), WAN);
-            for (_, sent) in &world.sent {
-                self.beyond.push(Beyond::read(self.kind, sent));
-            }
-            world.recycle();
-            if self.kind.tcp {
-                let answer = Segment { seq: SERVER_ISN, ack: 0, flags: tcp::SYN | tcp::ACK };
-                self.run(engine, world, now, (from..to).map(|number| (number, answer)), LAN);
-                world.recycle();
-                self.run(engine, world, now, (from..to).map(|number| (number, established())), WAN);
-                world.recycle();
-            }
-        }
-        assert_eq!(self.len(), first + count, "every session was opened");
+        self.open_where(engine, world, now, count, |_| true);
     }
 
-    fn run(
+    /// As [`Population::open`], of flows that `ours` admits.
+    pub fn open_where(
         &mut self,
         engine: &mut Engine<Frame>,
         world: &mut World,
         now: Now,
-        segments: impl Iterator<Item = (u32, Segment)>,
-        port: PortId,
+        count: u32,
+        ours: impl Fn(&Tuple) -> bool,
     ) {
-        let mut burst = ArrayVec::new();
-        for (number, segment) in segments {
-            burst.push(self.frame(world, number, port, segment));
+        let wanted = self.len() + count;
+        while self.len() < wanted {
+            let some = (wanted - self.len()).min(BURST as u32);
+            let (_, mut burst) = self.first_packets(world, some as usize, &ours);
+            forward_all(engine, world, now, WAN, &mut burst);
+            let opened = self.note_opened(world);
+            if self.kind.tcp {
+                for (port, flags) in [(LAN, tcp::SYN | tcp::ACK), (WAN, tcp::ACK)] {
+                    let mut burst = ArrayVec::new();
+                    for at in opened.clone() {
+                        let ack = if port == LAN { self.flows[at].isn.wrapping_add(1) } else { SERVER_ISN + 1 };
+                        let seq = if port == LAN { SERVER_ISN } else { CLIENT_ISN + 1 };
+                        burst.push(self.frame(world, at, port, Segment { seq, ack, flags }));
+                    }
+                    forward_all(engine, world, now, port, &mut burst);
+                    world.recycle();
+                }
+            }
         }
-        let wanted = burst.len();
-        engine.process(world, now, port, &mut burst);
-        assert_eq!(world.sent.len(), wanted, "nothing is dropped: {:?}", engine.counters());
     }
 
-    /// A frame of session `number` that arrives on `port`.
+    /// A burst of `count` first packets of flows that were never seen.
+    pub fn first_packets(&mut self, world: &mut World, count: usize, ours: impl Fn(&Tuple) -> bool) -> Burst {
+        let mut burst = ArrayVec::new();
+        while burst.len() < count {
+            let (number, tuple) = (self.next, inbound(self.kind, self.next));
+            self.next += 1;
+            if ours(&tuple) {
+                self.opening.push(number);
+                let syn = Segment { seq: CLIENT_ISN, ack: 0, flags: tcp::SYN };
+                burst.push(world.receive(self.templates.inbound.stamp(&tuple, syn)));
+            }
+        }
+        (WAN, burst)
+    }
+
+    /// Reads from what was sent where the sessions went whose first packets went in; their places.
+    pub fn note_opened(&mut self, world: &mut World) -> std::ops::Range<usize> {
+        let first = self.flows.len();
+        assert_eq!(world.forwarded().count(), self.opening.len(), "every session was opened");
+        for (frame, number) in world.forwarded().zip(self.opening.drain(..)) {
+            self.flows.push(Flow::read(self.kind, number, frame));
+        }
+        world.recycle();
+        first..self.flows.len()
+    }
+
+    /// Forgets all sessions; they live on in the engine until they expire.
+    pub fn forget(&mut self) {
+        self.flows.clear();
+    }
+
+    /// A frame of the session at `at` that arrives on `port`.
     #[inline]
-    pub fn frame(&mut self, world: &mut World, number: u32, port: PortId, segment: Segment) -> Frame {
-        let inbound = inbound(self.kind, number);
+    pub fn frame(&mut self, world: &mut World, at: usize, port: PortId, segment: Segment) -> Frame {
+        let flow = self.flows[at];
+        let inbound = inbound(self.kind, flow.number);
         if port == WAN {
             return world.receive(self.templates.inbound.stamp(&inbound, segment));
         }
-        let beyond = self.beyond[number as usize];
         let outbound = Tuple {
-            src: lab::rip(self.kind.v6, beyond.rip.into()),
-            dst: lab::lip(self.kind.v6, beyond.lip.into()),
+            src: lab::rip(self.kind.v6, flow.rip.into()),
+            dst: lab::lip(self.kind.v6, flow.lip.into()),
             sport: 8080,
-            dport: beyond.lport,
+            dport: flow.lport,
             protocol: inbound.protocol,
         };
         world.receive(self.templates.outbound.stamp(&outbound, segment))
@@ -133,8 +180,8 @@ impl Population {
     pub fn burst(&mut self, world: &mut World, draw: &Draw, port: PortId) -> Burst {
         let mut burst = ArrayVec::new();
         for _ in 0..BURST {
-            let number = self.draw(draw);
-            burst.push(self.frame(world, number, port, established()));
+            let at = self.draw(draw) as usize;
+            burst.push(self.frame(world, at, port, established()));
         }
         (port, burst)
     }
@@ -157,20 +204,28 @@ pub const fn established() -> Segment {
     Segment { seq: CLIENT_ISN + 1, ack: SERVER_ISN + 1, flags: tcp::ACK }
 }
 
-impl Beyond {
-    fn read(kind: Kind, frame: &Frame) -> Beyond {
-        use fullnat::path::packet::Packet;
-        let (lip, lport, rip, _) = frame::ends(frame.head());
-        let number = |of: fn(bool, u32) -> fullnat::wire::Address, address, max: u32| {
-            (0..max).find(|&number| of(kind.v6, number) == address).expect("one of the lab's addresses")
-        };
-        let low = |address: fullnat::wire::Address| {
-            let octets = address.octets();
-            u16::from_be_bytes([octets[14], octets[15]])
-        };
-        let lip = if kind.v6 { low(lip) } else { low(lip) - 0x100 };
-        Beyond { rip: number(lab::rip, rip, lab::REAL_SERVERS) as u8, lip, lport }
+impl Flow {
+    /// Of the session whose translated first packet this is.
+    fn read(kind: Kind, number: u32, frame: &Frame) -> Flow {
+        let frame = frame.head();
+        let (lip, lport, rip, _) = frame::ends(frame);
+        let low = |address: Address| u16::from_be_bytes([address.octets()[14], address.octets()[15]]);
+        let (lip, rip) = if kind.v6 { (low(lip), low(rip) - 0x11) } else { (low(lip) - 0x100, low(rip) - 11) };
+        let isn = if kind.tcp { frame::seq(frame) } else { 0 };
+        Flow { number, isn, rip: rip as u8, lip, lport }
     }
+}
+
+fn forward_all(
+    engine: &mut Engine<Frame>,
+    world: &mut World,
+    now: Now,
+    port: PortId,
+    burst: &mut ArrayVec<Frame, BURST>,
+) {
+    let wanted = burst.len();
+    engine.process(world, now, port, burst);
+    assert_eq!(world.sent.len(), wanted, "nothing is dropped: {:?}", engine.counters());
 }
 
 /// Zipf's distribution with exponent 1 by inversion of its continuous form.

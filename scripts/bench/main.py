@@ -12,12 +12,20 @@ import sys
 import tempfile
 import traceback
 
+import engine
 import forward
 import machine
+import real
 import results
 
 CASES = {
     "forward": forward.run,
+    "cycles": engine.cycles,
+    "new-sessions": engine.new_sessions,
+    "workers": engine.workers,
+    "memory": engine.memory,
+    "toa": engine.toa,
+    "real": real.run,
 }
 HISTORY = machine.OUTPUT / "history.jsonl"
 
