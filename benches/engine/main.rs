@@ -117,7 +117,10 @@ fn beginning(name: &str) -> Result<Beginning, String> {
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("no kind {name}: udp4, tcp4, udp6, tcp6"))
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| format!("no kind {name}: udp4, tcp4, udp6, tcp6"))
 }
 
 fn main() {
@@ -159,10 +162,10 @@ fn main() {
 /// Keeps this thread on a core.
 fn pin(core: usize) {
     let mut set = nix::sched::CpuSet::new();
-    set.set(core).and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)).unwrap_or_else(
-        |error| {
+    set.set(core)
+        .and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set))
+        .unwrap_or_else(|error| {
             eprintln!("cannot run on core {core}: {error}");
             std::process::exit(1);
-        },
-    );
+        });
 }

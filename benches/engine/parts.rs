@@ -63,7 +63,13 @@ fn address(v6: bool, net: u8, number: u32) -> Address {
 fn keys(v6: bool, number: u32) -> Keys {
     let protocol = Protocol::Tcp;
     Keys {
-        inbound: Tuple { src: address(v6, 11, number), dst: address(v6, 10, 100), sport: 4000, dport: 80, protocol },
+        inbound: Tuple {
+            src: address(v6, 11, number),
+            dst: address(v6, 10, 100),
+            sport: 4000,
+            dport: 80,
+            protocol,
+        },
         outbound: Tuple {
             src: address(v6, 10, 11),
             dst: address(v6, 10, 200),
@@ -77,7 +83,9 @@ fn keys(v6: bool, number: u32) -> Keys {
 fn table(v6: bool, sessions: u32) -> SessionTable {
     let config = TableConfig { sessions_max: 2 * sessions, huge_pages: false, seed: [1, 2, 3, 4] };
     let mut table = SessionTable::new(config).expect("memory for a small table");
-    (0..sessions).for_each(|number| drop(table.insert(&keys(v6, number)).expect("room")));
+    (0..sessions).for_each(|number| {
+        table.insert(&keys(v6, number)).expect("room");
+    });
     table
 }
 

@@ -10,8 +10,9 @@ use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
 use crate::id::{PortId, RealServerId, WorkerId};
 use crate::local_pool::{Lease, LeaseError};
+use crate::service::route::NextHop;
 use crate::service::scheduler::{ClientKey, Connections};
-use crate::service::snapshot::{ClientAddress, Role, Service};
+use crate::service::snapshot::{ClientAddress, Role, Service, Snapshot};
 use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, Keys, SessionIndex, State};
 use crate::wire::{Address, Protocol, Tuple, tcp};
@@ -81,29 +82,7 @@ impl<P: Packet> Shard<P> {
     ) -> Result<SessionIndex, DropReason> {
         let tuple = &parsed.tuple;
         let snapshot = turn.snapshot;
-        match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
-            None => return Err(DropReason::IpNotForUs),
-            Some(Role::Local(_)) => return Err(DropReason::NoSessionOutbound),
-            Some(Role::Virtual | Role::Port) => {}
-        }
-        if snapshot.owned.contains_key(&tuple.src) {
-            return Err(DropReason::IpSpoofedSource);
-        }
-        let to_client = snapshot.routes.lookup(&tuple.src).ok_or(DropReason::IpSpoofedSource)?;
-        if snapshot.ports[rx_port.index()].reverse_path_filter && to_client.port != rx_port {
-            return Err(DropReason::IpSpoofedSource);
-        }
-        let service = snapshot
-            .listeners
-            .find(tuple.protocol, &tuple.dst, tuple.dport)
-            .and_then(|id| snapshot.services[id.index()].as_ref())
-            .ok_or(DropReason::NoService)?;
-        if tuple.protocol == Protocol::Tcp {
-            const OPENING: u8 = tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN;
-            if parsed.tcp_flags & OPENING != tcp::SYN {
-                return Err(DropReason::NoSession);
-            }
-        }
+        let (service, to_client) = admit(snapshot, rx_port, parsed)?;
         let real_server = self.schedule(service, tuple).ok_or(DropReason::NoRealServer)?;
         let (rip, rport) = {
             let real_server =
@@ -263,4 +242,37 @@ impl<P: Packet> Shard<P> {
             timestamp: cold.last_timestamp.wrapping_add(hot.timestamp_delta),
         }
     }
+}
+
+/// Whether a packet may begin a session: the service it is for, and the way back to its client.
+fn admit<'s>(
+    snapshot: &'s Snapshot,
+    rx_port: PortId,
+    parsed: &Parsed,
+) -> Result<(&'s Service, NextHop), DropReason> {
+    let tuple = &parsed.tuple;
+    match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
+        None => return Err(DropReason::IpNotForUs),
+        Some(Role::Local(_)) => return Err(DropReason::NoSessionOutbound),
+        Some(Role::Virtual | Role::Port) => {}
+    }
+    if snapshot.owned.contains_key(&tuple.src) {
+        return Err(DropReason::IpSpoofedSource);
+    }
+    let to_client = snapshot.routes.lookup(&tuple.src).ok_or(DropReason::IpSpoofedSource)?;
+    if snapshot.ports[rx_port.index()].reverse_path_filter && to_client.port != rx_port {
+        return Err(DropReason::IpSpoofedSource);
+    }
+    let service = snapshot
+        .listeners
+        .find(tuple.protocol, &tuple.dst, tuple.dport)
+        .and_then(|id| snapshot.services[id.index()].as_deref())
+        .ok_or(DropReason::NoService)?;
+    if tuple.protocol == Protocol::Tcp {
+        const OPENING: u8 = tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN;
+        if parsed.tcp_flags & OPENING != tcp::SYN {
+            return Err(DropReason::NoSession);
+        }
+    }
+    Ok((service, to_client))
 }

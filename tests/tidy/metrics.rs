@@ -59,6 +59,7 @@ fn one_of_everything() -> Scrape {
         }))],
         pools: vec![view(json!({
             "name": "lan-pool", "port": "lan", "addresses": 1, "l4_ports": "1024-65535", "leased": 0, "resting": 0,
+            "by_address": [{"address": "10.2.0.100", "leased": 0, "resting": 0}],
             "by_real_server": [{
                 "address": "10.2.0.11:80", "protocol": "tcp", "leased": 0, "resting": 0, "refused": 0, "ports": 1,
             }],

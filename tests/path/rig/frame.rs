@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader, checksum::Sum16BitWords,
+    Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader,
+    checksum::Sum16BitWords,
 };
 
 pub const FIN: u8 = 1;
@@ -131,7 +132,8 @@ pub fn ip_packet(src: IpAddr, dst: IpAddr, protocol: u8, ip: Ip, payload: &[u8])
     match (src, dst) {
         (IpAddr::V4(s), IpAddr::V4(d)) => {
             let len = payload.len() as u16;
-            let mut header = Ipv4Header::new(len, ip.ttl, IpNumber(protocol), s.octets(), d.octets()).unwrap();
+            let mut header =
+                Ipv4Header::new(len, ip.ttl, IpNumber(protocol), s.octets(), d.octets()).unwrap();
             header.dscp = (ip.tos >> 2).try_into().unwrap();
             header.ecn = (ip.tos & 3).try_into().unwrap();
             header.identification = ip.id;

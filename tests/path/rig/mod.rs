@@ -388,7 +388,8 @@ impl Rig {
         let clients: Vec<&str> = HOSTS.iter().filter(|host| host.0 == WAN).map(|host| host.1).collect();
         let foreign = if seen.port == WAN { &INSIDE[..] } else { &clients[..] };
         if let seen::L4::Tcp { options, .. } = &seen.l4 {
-            let toa = seen::options(options).into_iter().find(|option| [28, 200, 253, 254].contains(&option[0]));
+            let toa =
+                seen::options(options).into_iter().find(|option| [28, 200, 253, 254].contains(&option[0]));
             assert!(seen.port == LAN || toa.is_none(), "TOA on the client side: {options:02x?}");
             if let Some(toa) = toa.map(<[u8]>::to_vec)
                 && let Some(at) = frame.windows(toa.len()).position(|window| window == toa)
@@ -472,11 +473,17 @@ impl Rig {
     }
 
     /// The session of a packet with this tuple: worker and index.
-    pub fn find(&self, src: frame::End, dst: frame::End, protocol: Protocol) -> Option<(usize, SessionIndex)> {
+    pub fn find(
+        &self,
+        src: frame::End,
+        dst: frame::End,
+        protocol: Protocol,
+    ) -> Option<(usize, SessionIndex)> {
         let tuple = tuple(src, dst, protocol);
-        let mut found = self.engines.iter().enumerate().filter_map(|(worker, engine)| {
-            engine.sessions().find(&tuple).map(|(index, _)| (worker, index))
-        });
+        let mut found =
+            self.engines.iter().enumerate().filter_map(|(worker, engine)| {
+                engine.sessions().find(&tuple).map(|(index, _)| (worker, index))
+            });
         let first = found.next();
         assert!(found.next().is_none(), "two workers have a session for {tuple:?}");
         first
