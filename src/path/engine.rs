@@ -267,7 +267,7 @@ impl<P: Packet> Shard<P> {
         turn: &mut Turn<'_, I>,
         port: PortId,
         mut packet: P,
-        hops: u8,
+        hops: u16,
     ) {
         let mut parsed = Parsed::EMPTY;
         match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {

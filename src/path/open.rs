@@ -49,7 +49,7 @@ impl<P: Packet> Shard<P> {
         }
         match self.begin_session(turn, rx_port, &packet, parsed) {
             Ok(index) => self.forward(turn, rx_port, packet, parsed, (index, Direction::Inbound)),
-            Err(DropReason::NoLocalPort) if parsed.hops + 1 < self.workers as u8 => {
+            Err(DropReason::NoLocalPort) if parsed.hops + 1 < self.workers => {
                 let next = WorkerId((self.worker.0 + 1) % self.workers);
                 self.hand_off(turn, next, rx_port, packet, parsed.hops + 1);
             }
@@ -64,7 +64,7 @@ impl<P: Packet> Shard<P> {
         to: WorkerId,
         port: PortId,
         packet: P,
-        hops: u8,
+        hops: u16,
     ) {
         match turn.io.hand_off(to, HandOff::Packet { port, packet, hops }) {
             Ok(()) => self.counters.handed += 1,
@@ -98,7 +98,7 @@ impl<P: Packet> Shard<P> {
         let (lease, legacy) = match self.lease(turn, service, tuple.protocol, &rip, rport) {
             Ok(found) => found,
             Err(reason) => {
-                let passed_on = parsed.hops + 1 < self.workers as u8;
+                let passed_on = parsed.hops + 1 < self.workers;
                 self.real_servers[real_server.index()].no_local_port += u64::from(!passed_on);
                 return Err(reason);
             }
