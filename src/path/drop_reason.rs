@@ -78,6 +78,7 @@ drop_reasons! {
     TcpFlags "tcp_flags" Malformed "The TCP flags are a combination that no stack sends."
     UdpHeader "udp_header" Malformed "The UDP header is truncated, its length is wrong or its destination port is 0."
     UdpChecksumMissing "udp_checksum_missing" Malformed "A UDP datagram over IPv6 has no checksum."
+    L4Checksum "l4_checksum" Malformed "The device found the layer-4 checksum wrong where the gateway would have had to renew it."
     Land "land" Policy "Source and destination are the same."
     // sessions
     NoService "no_service" Policy "No virtual service listens there."

@@ -7,6 +7,7 @@
 use super::classify::Place;
 use super::client_address;
 use super::drop_reason::DropReason;
+use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
 use super::packet::{Io, Packet};
 use super::rewrite::Ends;
@@ -17,7 +18,7 @@ use crate::session::{Direction, Flags, Hot, SessionIndex};
 use crate::wire::icmp::{self, Embedded};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option, toa};
+use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option};
 
 /// Quoted bytes that are sent on; the rest of a longer quote is cut off (RFC 4443 §2.4c).
 const QUOTE_LEN_MAX: usize = 1232;
@@ -170,7 +171,8 @@ impl<P: Packet> Shard<P> {
         embedded: &Embedded,
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(NeighbourIndex, P), DropReason> {
-        let (hot, _, wide) = self.sessions.lines_mut(index);
+        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let kinds = client_address::kinds(toa_settings(turn, cold.service).as_ref());
         let ends = Ends::of(hot, wide, direction);
         let neighbour = NeighbourIndex(match direction {
             Direction::Inbound => hot.next_hop_inbound,
@@ -218,7 +220,10 @@ impl<P: Packet> Shard<P> {
         // What this side sent went the other way.
         let sent = Ends { src: ends.dst, dst: ends.src, sport: ends.dport, dport: ends.sport };
         write_quoted_ip(quoted_ip, quoted_header, same_family, &sent, embedded);
-        translate_quoted_l4(quoted_rest, &sent, hot, direction, embedded.tuple.protocol);
+        translate_quoted_ports(quoted_rest, &sent);
+        if direction == Direction::Outbound && embedded.tuple.protocol == Protocol::Tcp {
+            translate_quoted_segment(quoted_rest, hot, &kinds);
+        }
         let sum = if to_v4 {
             checksum::internet_checksum(message)
         } else {
@@ -331,7 +336,7 @@ fn write_quoted_ip(out: &mut [u8], received: &[u8], same_family: bool, sent: &En
 }
 
 /// An IP header in the family of `ends` for `payload_len` bytes of `protocol`, `None` for ICMP.
-fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Protocol>, id: u16, ttl: u8) {
+pub(super) fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Protocol>, id: u16, ttl: u8) {
     if ends.src.is_v4() {
         let header = Ipv4Header {
             tos: 0,
@@ -358,26 +363,24 @@ fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Pr
     }
 }
 
-/// Ports and sequence number of the quote, as far as it reaches; eight bytes are always there. Receivers check the
-/// sequence number (RFC 5927 §4.1); nobody checks the quoted checksum (RFC 5508 REQ-3c). TOA is not for the client.
-fn translate_quoted_l4(quoted: &mut [u8], sent: &Ends, hot: &Hot, direction: Direction, protocol: Protocol) {
+/// Ports of the quote; eight bytes are always there.
+fn translate_quoted_ports(quoted: &mut [u8], sent: &Ends) {
     quoted[0..2].copy_from_slice(&sent.sport.to_be_bytes());
     quoted[2..4].copy_from_slice(&sent.dport.to_be_bytes());
-    if protocol == Protocol::Tcp && hot.flags.has(Flags::SEQ) && direction == Direction::Outbound {
-        let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
-        tcp::set_seq(quoted, seq);
-        erase_quoted_toa(quoted);
-    }
 }
 
-/// What the gateway added to a segment, out of the quote of it; lengths stay.
-fn erase_quoted_toa(quoted: &mut [u8]) {
-    if quoted.len() <= tcp::HEADER_LEN {
-        return;
+/// A quoted segment as the client sent it, as far as it reaches: the sequence number, which clients check
+/// (RFC 5927 §4.1), and without the TOA that the gateway put in, though as long. Nobody checks the quoted checksum
+/// (RFC 5508 REQ-3c).
+fn translate_quoted_segment(quoted: &mut [u8], hot: &Hot, toa_kinds: &[u8]) {
+    if hot.flags.has(Flags::SEQ) {
+        let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
+        tcp::set_seq(quoted, seq);
     }
-    let header_len = tcp::header_len(quoted).min(quoted.len());
-    if let Some(options) = quoted.get_mut(tcp::HEADER_LEN..header_len) {
-        // The checksum is that of the segment as it was sent; nobody checks it.
-        let _ = tcp_option::erase_kind(options, &toa::KINDS);
+    if quoted.len() > tcp::HEADER_LEN {
+        let header_len = tcp::header_len(quoted).min(quoted.len());
+        if let Some(options) = quoted.get_mut(tcp::HEADER_LEN..header_len) {
+            let _ = tcp_option::erase_kind(options, toa_kinds);
+        }
     }
 }

@@ -49,11 +49,31 @@ impl<P: Packet> Shard<P> {
         }
         match self.begin_session(turn, rx_port, &packet, parsed) {
             Ok(index) => self.forward(turn, rx_port, packet, parsed, (index, Direction::Inbound)),
-            Err(DropReason::NoLocalPort) if parsed.hops + 1 < self.workers => {
+            Err(DropReason::NoLocalPort) if self.passes_on(parsed) => {
                 let next = WorkerId((self.worker.0 + 1) % self.workers);
                 self.hand_off(turn, next, rx_port, packet, parsed.hops + 1);
             }
-            Err(reason) => self.refuse(turn, rx_port, packet, parsed, reason),
+            Err(reason) => {
+                if self.workers > 1 && parsed.hops == 0 {
+                    self.correct_note(turn, parsed);
+                }
+                self.refuse(turn, rx_port, packet, parsed, reason);
+            }
+        }
+    }
+
+    /// Whether a worker without a local port for this packet lets the next one try: all may, once, and the home must be
+    /// able to remember who took it.
+    fn passes_on(&self, parsed: &Parsed) -> bool {
+        let another = u16::from(parsed.hops) + 1 < self.workers && parsed.hops < u8::MAX;
+        another && (parsed.hops > 0 || self.guests.has_room())
+    }
+
+    /// A packet that its home passed on to the host of its session, which has none: the home's note is out of date.
+    fn correct_note<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, parsed: &Parsed) {
+        let home = turn.snapshot.steering.home(&parsed.tuple);
+        if home != self.worker {
+            let _ = turn.io.hand_off(home, HandOff::GuestEnded { inbound: parsed.tuple });
         }
     }
 
@@ -93,12 +113,12 @@ impl<P: Packet> Shard<P> {
         if self.sessions.len() == self.sessions.capacity() {
             return Err(DropReason::SessionTableFull);
         }
-        let next_hop_outbound = self.next_hop(turn, to_client, &tuple.src)?;
-        let next_hop_inbound = self.next_hop(turn, to_server, &rip)?;
+        let next_hops = self.next_hops(turn, (to_server, &rip), (to_client, &tuple.src))?;
         let (lease, legacy) = match self.lease(turn, service, tuple.protocol, &rip, rport) {
             Ok(found) => found,
             Err(reason) => {
-                let passed_on = parsed.hops + 1 < self.workers;
+                next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
+                let passed_on = self.passes_on(parsed);
                 self.real_servers[real_server.index()].no_local_port += u64::from(!passed_on);
                 return Err(reason);
             }
@@ -107,16 +127,14 @@ impl<P: Packet> Shard<P> {
         let outbound =
             Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
         let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {
+            next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
             self.pools.release(lease.slot, lease.lport);
             return Err(DropReason::SessionTableFull);
         };
         let tick = turn.now.tick();
         let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
         let (hot, cold, _) = self.sessions.lines_mut(index);
-        hot.next_hop_inbound = next_hop_inbound.0;
-        hot.next_hop_outbound = next_hop_outbound.0;
-        self.neighbours.retain(next_hop_inbound);
-        self.neighbours.retain(next_hop_outbound);
+        [hot.next_hop_inbound, hot.next_hop_outbound] = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = snapshot.route_epoch;
         hot.real_server = real_server.0;
         hot.stamp = tick;
@@ -130,7 +148,7 @@ impl<P: Packet> Shard<P> {
                 self.begin_tcp(turn, index, packet, parsed, service, &outbound.reversed(), legacy)
             }
         }
-        self.register(turn, index, parsed);
+        self.register(turn, index, parsed)?;
         Ok(index)
     }
 
@@ -175,7 +193,12 @@ impl<P: Packet> Shard<P> {
     }
 
     /// Timer, counts, and the home's note if this worker is only the host.
-    fn register<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex, parsed: &Parsed) {
+    fn register<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+        parsed: &Parsed,
+    ) -> Result<(), DropReason> {
         let deadline = turn.now.tick().plus(self.timeout_ticks(turn.snapshot, index));
         self.wheel.schedule(&mut self.sessions, index, deadline);
         let hot = self.sessions.hot_mut(index);
@@ -191,9 +214,13 @@ impl<P: Packet> Shard<P> {
         if home != self.worker {
             hot.flags.set(Flags::GUEST);
             let began = HandOff::GuestBegan { inbound: parsed.tuple, host: self.worker };
-            // A full ring costs the session a retransmission: the home passes the next packet on again.
-            let _ = turn.io.hand_off(home, began);
+            if turn.io.hand_off(home, began).is_err() {
+                // The home would not find it again. The client's next attempt may.
+                self.end_session(turn, index);
+                return Err(DropReason::HandOffRingFull);
+            }
         }
+        Ok(())
     }
 
     fn schedule(&mut self, service: &Service, tuple: &Tuple) -> Option<RealServerId> {

@@ -14,7 +14,7 @@ use crate::wire::ipv6::Ipv6Header;
 use crate::wire::{Address, Protocol, Tuple, ethernet, icmp, ipv4, ipv6, tcp};
 
 /// TTL and hop limit of what the gateway sends itself.
-const OWN_TTL: u8 = 64;
+pub(super) const OWN_TTL: u8 = 64;
 
 /// An ICMP error, by its meaning in both families.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +96,9 @@ impl<P: Packet> Shard<P> {
         mtu: usize,
     ) {
         if self.may_answer(turn) {
-            let error = IcmpError::TooBig(mtu as u16);
+            // RFC 8201 §4: less than the least MTU of IPv6 tells its sender nothing.
+            let mtu = if parsed.is_v6() { mtu.max(ipv6::MTU_MIN.into()) } else { mtu };
+            let error = IcmpError::TooBig(mtu.min(usize::from(u16::MAX)) as u16);
             self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
         }
         self.drop(packet, DropReason::IpTooBig);

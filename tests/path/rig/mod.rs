@@ -551,6 +551,7 @@ impl Rig {
                 ("toa_sent", counters.toa_sent),
                 ("toa_no_option_room", counters.toa_no_option_room),
                 ("toa_no_mtu_room", counters.toa_no_mtu_room),
+                ("toa_ahead", counters.toa_ahead),
                 ("refusals_limited", counters.refusals_limited),
             ] {
                 add(name, count);
