@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 
+import control
 import engine
 import forward
 import machine
@@ -25,6 +26,7 @@ CASES = {
     "workers": engine.workers,
     "memory": engine.memory,
     "toa": engine.toa,
+    "control": control.run,
     "real": real.run,
 }
 HISTORY = machine.OUTPUT / "history.jsonl"
