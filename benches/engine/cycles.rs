@@ -55,7 +55,12 @@ impl Bench {
 
     /// Lays `BURSTS` bursts ready that arrive on these ports in turn.
     fn prepare(&mut self, draw: &Draw, ports: &[PortId]) -> Vec<Burst> {
-        ports.iter().cycle().take(BURSTS).map(|&port| self.population.burst(&mut self.world, draw, port)).collect()
+        ports
+            .iter()
+            .cycle()
+            .take(BURSTS)
+            .map(|&port| self.population.burst(&mut self.world, draw, port))
+            .collect()
     }
 
     /// Cycles per packet over one batch, requests and answers in turn.
@@ -140,7 +145,14 @@ fn measure(settings: &Settings, bench: &mut Bench, reference: &mut TwoLines, nam
     runs["reference"] = probe.summary();
     runs["phases"] = phases(bench, draw);
     let ratio = path.ratio_to(&probe);
-    report("cycles", params, path.median(), "cycles/packet", Some(("two-line probe", probe.median(), ratio)), runs);
+    report(
+        "cycles",
+        params,
+        path.median(),
+        "cycles/packet",
+        Some(("two-line probe", probe.median(), ratio)),
+        runs,
+    );
 }
 
 /// Cycles per packet of each phase, medians over bursts of their own: reading the clock at every border costs some

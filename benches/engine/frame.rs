@@ -65,14 +65,31 @@ impl Template {
             let payload_len = l4_len as u16;
             ipv6::write_header(
                 l3,
-                &ipv6::Ipv6Header { traffic_class: 0, flow_label: 0, payload_len, next_header: protocol, hop_limit: 64, src, dst },
+                &ipv6::Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len,
+                    next_header: protocol,
+                    hop_limit: 64,
+                    src,
+                    dst,
+                },
             );
         } else {
             let (src, dst) = ([0; 4], [0; 4]);
             let total_len = (l3_len + l4_len) as u16;
             ipv4::write_header(
                 l3,
-                &ipv4::Ipv4Header { tos: 0, total_len, id: 0, dont_fragment: true, ttl: 64, protocol, src, dst },
+                &ipv4::Ipv4Header {
+                    tos: 0,
+                    total_len,
+                    id: 0,
+                    dont_fragment: true,
+                    ttl: 64,
+                    protocol,
+                    src,
+                    dst,
+                },
             );
         }
         let header = &mut template.bytes[l4..];

@@ -52,7 +52,14 @@ impl LabConfig {
     /// Room for `sessions` with the local pool about half full; sessions never end.
     pub fn with_room_for(sessions: u32) -> Self {
         let lips = (u64::from(sessions) * 2).div_ceil(PORTS_PER_LIP * u64::from(REAL_SERVERS)) as u32;
-        LabConfig { sessions_max: sessions, lips, toa: false, timeout_secs: 86_400, workers: 1, huge_pages: true }
+        LabConfig {
+            sessions_max: sessions,
+            lips,
+            toa: false,
+            timeout_secs: 86_400,
+            workers: 1,
+            huge_pages: true,
+        }
     }
 
     /// Leases that the local pool can give to one protocol and family.
@@ -97,14 +104,25 @@ fn address6(words: [u16; 8]) -> Address {
 fn document(lab: &LabConfig) -> String {
     let lips = |v6| (0..lab.lips).map(move |number| format!("\"{}\"", lip(v6, number)));
     let lips: Vec<String> = lips(false).chain(lips(true)).collect();
-    let timeouts: String = ["tcp_established", "tcp_syn_recv", "tcp_fin_wait", "tcp_time_wait", "tcp_close", "tcp_close_wait", "tcp_last_ack", "udp"]
-        .map(|name| format!("{name}_secs = {}\n", lab.timeout_secs))
-        .concat();
+    let timeouts: String = [
+        "tcp_established",
+        "tcp_syn_recv",
+        "tcp_fin_wait",
+        "tcp_time_wait",
+        "tcp_close",
+        "tcp_close_wait",
+        "tcp_last_ack",
+        "udp",
+    ]
+    .map(|name| format!("{name}_secs = {}\n", lab.timeout_secs))
+    .concat();
     let service = |protocol: &str, v6: bool| {
         let bracket = |address: Address| if v6 { format!("[{address}]") } else { address.to_string() };
         let toa = if lab.toa && protocol == "tcp" { "toa" } else { "none" };
         let real_servers: String = (0..REAL_SERVERS)
-            .map(|number| format!("[[service.real_server]]\naddress = \"{}:8080\"\n", bracket(rip(v6, number))))
+            .map(|number| {
+                format!("[[service.real_server]]\naddress = \"{}:8080\"\n", bracket(rip(v6, number)))
+            })
             .collect();
         format!(
             "[[service]]\nname = \"{protocol}{}\"\nlisten = \"{}:80\"\nprotocol = \"{protocol}\"\nscheduler = \"rr\"\n\
@@ -131,15 +149,24 @@ fn document(lab: &LabConfig) -> String {
 
 /// The snapshot of a lab.
 pub fn snapshot(lab: &LabConfig) -> Arc<Snapshot> {
-    let config = config::parse(&document(lab)).unwrap_or_else(|error| panic!("the lab's configuration: {error}"));
-    let facts = MACS.map(|mac| PortFacts { mac, mtu: 1500, checksum_offload: false, partial_checksums: false });
+    let config =
+        config::parse(&document(lab)).unwrap_or_else(|error| panic!("the lab's configuration: {error}"));
+    let facts =
+        MACS.map(|mac| PortFacts { mac, mtu: 1500, checksum_offload: false, partial_checksums: false });
     let steering = Steering::random(usize::from(lab.workers), 128, [7; 32]).expect("a random key is good");
-    let (snapshot, _) = Slots::new().apply(&config, &facts, Arc::new(steering)).expect("a sound configuration");
+    let (snapshot, _) =
+        Slots::new().apply(&config, &facts, Arc::new(steering)).expect("a sound configuration");
     Arc::new(snapshot)
 }
 
 /// One worker's engine, its neighbours resolved.
-pub fn engine(lab: &LabConfig, snapshot: Arc<Snapshot>, worker: WorkerId, world: &mut World, now: Now) -> Engine<Frame> {
+pub fn engine(
+    lab: &LabConfig,
+    snapshot: Arc<Snapshot>,
+    worker: WorkerId,
+    world: &mut World,
+    now: Now,
+) -> Engine<Frame> {
     let books = lab.lips as usize * REAL_SERVERS as usize * 4;
     let config = ShardConfig {
         worker,
@@ -164,7 +191,8 @@ pub fn engine(lab: &LabConfig, snapshot: Arc<Snapshot>, worker: WorkerId, world:
 
 /// Tells the engine that all its neighbours are where they were, so that none grows stale.
 pub fn refresh_neighbours(engine: &mut Engine<Frame>, world: &mut World, now: Now, evidence: Evidence) {
-    let routers = [Address::from_v4([10, 1, 0, 1]), address6([0x2001, 0xdb8, 1, 0, 0, 0, 0, 1])].map(|a| (WAN, a));
+    let routers =
+        [Address::from_v4([10, 1, 0, 1]), address6([0x2001, 0xdb8, 1, 0, 0, 0, 0, 1])].map(|a| (WAN, a));
     let real_servers = (0..REAL_SERVERS).flat_map(|n| [(LAN, rip(false, n)), (LAN, rip(true, n))]);
     for (port, address) in routers.into_iter().chain(real_servers) {
         let fact = NeighbourFact { port, address, mac: Some(PEER_MAC), evidence };

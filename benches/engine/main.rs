@@ -3,6 +3,7 @@
 //! `cargo bench --no-default-features --bench engine -- CASE [OPTIONS]` prints one JSON object per result and tells
 //! people on the standard error how it goes. `scripts/bench.sh` runs it and everything else.
 
+mod both_ways;
 mod buffer;
 mod clock;
 mod count;
@@ -79,6 +80,15 @@ enum Case {
         #[arg(long, value_delimiter = ',', default_value = "tcp4,tcp6", value_parser = kind)]
         kinds: Vec<Kind>,
     },
+    /// As many answers as requests, against requests alone
+    BothWays {
+        /// Numbers of live sessions
+        #[arg(long, value_delimiter = ',', default_value = "1000,1000000")]
+        sessions: Vec<u32>,
+        /// Seconds to measure each
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
     /// The client's address in every request, against none
     Toa {
         /// Numbers of live sessions
@@ -117,7 +127,10 @@ fn beginning(name: &str) -> Result<Beginning, String> {
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("no kind {name}: udp4, tcp4, udp6, tcp6"))
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| format!("no kind {name}: udp4, tcp4, udp6, tcp6"))
 }
 
 fn main() {
@@ -141,6 +154,9 @@ fn main() {
             huge_pages,
         }),
         Case::Memory { sessions, kinds } => memory::run(&sessions, &kinds),
+        Case::BothWays { sessions, seconds } => {
+            both_ways::run(&sessions, Duration::from_secs_f64(seconds), huge_pages);
+        }
         Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
         Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
         Case::Count { name: Some(name) } => match count::run(&name) {
@@ -159,10 +175,10 @@ fn main() {
 /// Keeps this thread on a core.
 fn pin(core: usize) {
     let mut set = nix::sched::CpuSet::new();
-    set.set(core).and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)).unwrap_or_else(
-        |error| {
+    set.set(core)
+        .and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set))
+        .unwrap_or_else(|error| {
             eprintln!("cannot run on core {core}: {error}");
             std::process::exit(1);
-        },
-    );
+        });
 }

@@ -43,5 +43,6 @@ fn measure(sessions: u32, kind: Kind) -> f64 {
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux says how much memory we have");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS is always there");
-    line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number of KiB") << 10
+    line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number of KiB")
+        << 10
 }

@@ -129,7 +129,12 @@ impl Bench {
                 bursts.push((port, frames.collect()));
             }
             cycles += self.run(&mut bursts);
-            assert_eq!(self.world.recycle(), SESSIONS, "every segment goes through: {:?}", self.engine.counters());
+            assert_eq!(
+                self.world.recycle(),
+                SESSIONS,
+                "every segment goes through: {:?}",
+                self.engine.counters()
+            );
         }
         cycles
     }
@@ -146,7 +151,8 @@ impl Bench {
                 self.engine.tick(&mut self.world, self.now);
             }
             self.pace *= 1.001;
-        } else if live + 4 * (SESSIONS as u32) < self.live_wanted && self.engine.counters().sessions_ended > 0 {
+        } else if live + 4 * (SESSIONS as u32) < self.live_wanted && self.engine.counters().sessions_ended > 0
+        {
             self.pace *= 0.999;
         }
     }

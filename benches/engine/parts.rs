@@ -63,7 +63,13 @@ fn address(v6: bool, net: u8, number: u32) -> Address {
 fn keys(v6: bool, number: u32) -> Keys {
     let protocol = Protocol::Tcp;
     Keys {
-        inbound: Tuple { src: address(v6, 11, number), dst: address(v6, 10, 100), sport: 4000, dport: 80, protocol },
+        inbound: Tuple {
+            src: address(v6, 11, number),
+            dst: address(v6, 10, 100),
+            sport: 4000,
+            dport: 80,
+            protocol,
+        },
         outbound: Tuple {
             src: address(v6, 10, 11),
             dst: address(v6, 10, 200),

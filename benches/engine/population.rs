@@ -6,8 +6,8 @@ use rand::{RngExt, SeedableRng};
 
 use fullnat::clock::Now;
 use fullnat::id::PortId;
-use fullnat::path::{BURST, Engine};
 use fullnat::path::packet::Packet;
+use fullnat::path::{BURST, Engine};
 use fullnat::wire::{Address, Protocol, Tuple, tcp};
 
 use crate::buffer::{Frame, World};
@@ -116,7 +116,8 @@ impl Population {
                 for (port, flags) in [(LAN, tcp::SYN | tcp::ACK), (WAN, tcp::ACK)] {
                     let mut burst = ArrayVec::new();
                     for at in opened.clone() {
-                        let ack = if port == LAN { self.flows[at].isn.wrapping_add(1) } else { SERVER_ISN + 1 };
+                        let ack =
+                            if port == LAN { self.flows[at].isn.wrapping_add(1) } else { SERVER_ISN + 1 };
                         let seq = if port == LAN { SERVER_ISN } else { CLIENT_ISN + 1 };
                         burst.push(self.frame(world, at, port, Segment { seq, ack, flags }));
                     }
@@ -193,7 +194,9 @@ impl Population {
         match draw {
             Draw::Uniform => self.random.random_range(0..len),
             // the ranks are spread over the table, or the frequent ones would share lines with each other
-            Draw::Zipf(zipf) => (u64::from(zipf.draw(&mut self.random)) * 2_654_435_761 % u64::from(len)) as u32,
+            Draw::Zipf(zipf) => {
+                (u64::from(zipf.draw(&mut self.random)) * 2_654_435_761 % u64::from(len)) as u32
+            }
         }
     }
 }
@@ -210,7 +213,8 @@ impl Flow {
         let frame = frame.head();
         let (lip, lport, rip, _) = frame::ends(frame);
         let low = |address: Address| u16::from_be_bytes([address.octets()[14], address.octets()[15]]);
-        let (lip, rip) = if kind.v6 { (low(lip), low(rip) - 0x11) } else { (low(lip) - 0x100, low(rip) - 11) };
+        let (lip, rip) =
+            if kind.v6 { (low(lip), low(rip) - 0x11) } else { (low(lip) - 0x100, low(rip) - 11) };
         let isn = if kind.tcp { frame::seq(frame) } else { 0 };
         Flow { number, isn, rip: rip as u8, lip, lport }
     }

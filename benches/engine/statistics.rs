@@ -38,7 +38,8 @@ impl Samples {
 
     /// The median of the quotients of neighbours in time: what disturbs both at once cancels out.
     pub fn ratio_to(&self, reference: &Samples) -> f64 {
-        Samples(self.0.iter().zip(&reference.0).map(|(value, reference)| value / reference).collect()).median()
+        Samples(self.0.iter().zip(&reference.0).map(|(value, reference)| value / reference).collect())
+            .median()
     }
 }
 
@@ -52,7 +53,14 @@ pub fn round(value: f64) -> f64 {
 }
 
 /// One finished case, as a line of JSON on the standard output; what is for people goes to the standard error.
-pub fn report(case: &str, params: Value, value: f64, unit: &str, reference: Option<(&str, f64, f64)>, runs: Value) {
+pub fn report(
+    case: &str,
+    params: Value,
+    value: f64,
+    unit: &str,
+    reference: Option<(&str, f64, f64)>,
+    runs: Value,
+) {
     let (name, reference_value, ratio) = match reference {
         Some((name, value, ratio)) => (json!(name), json!(round(value)), json!(round(ratio))),
         None => (Value::Null, Value::Null, Value::Null),

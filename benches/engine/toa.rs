@@ -32,7 +32,14 @@ pub fn run(sessions: &[u32], duration: Duration, huge_pages: bool) {
             runs["reference"] = without.summary();
             // packets per cycle, so that more is better as in every ratio of rates
             let ratio = 1.0 / with.ratio_to(&without);
-            report("toa", params, with.median(), "cycles/packet", Some(("without TOA", without.median(), ratio)), runs);
+            report(
+                "toa",
+                params,
+                with.median(),
+                "cycles/packet",
+                Some(("without TOA", without.median(), ratio)),
+                runs,
+            );
         }
     }
 }

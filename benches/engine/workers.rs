@@ -64,7 +64,8 @@ pub fn run(counts: &[u16], sessions: u32, duration: Duration) {
 }
 
 fn allowed_cores() -> Vec<usize> {
-    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).expect("Linux knows where we may run");
+    let set =
+        nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).expect("Linux knows where we may run");
     (0..nix::sched::CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect()
 }
 
@@ -88,12 +89,17 @@ fn measure(
     let lab = LabConfig { workers, huge_pages: false, ..LabConfig::with_room_for(sessions) };
     let snapshot = lab::snapshot(&lab);
     let inboxes: Vec<Inbox> = (0..workers).map(|_| Arc::new(ArrayQueue::new(RING))).collect();
-    let mut seats: Vec<Seat> =
-        (0..workers).map(|worker| seat(&lab, &snapshot, WorkerId(worker), kind, sessions, &inboxes)).collect();
+    let mut seats: Vec<Seat> = (0..workers)
+        .map(|worker| seat(&lab, &snapshot, WorkerId(worker), kind, sessions, &inboxes))
+        .collect();
     if steered == Steered::ByWorkers {
         let flows: Vec<Vec<Flow>> = seats.iter().map(|seat| seat.population.flows().to_vec()).collect();
         for (own, seat) in seats.iter_mut().enumerate() {
-            flows.iter().enumerate().filter(|(other, _)| *other != own).for_each(|(_, f)| seat.population.extend(f));
+            flows
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != own)
+                .for_each(|(_, f)| seat.population.extend(f));
         }
     }
     let (stop, barrier) = (AtomicBool::new(false), Barrier::new(usize::from(workers) + 1));
@@ -113,7 +119,8 @@ fn measure(
         barrier.wait();
         std::thread::sleep(duration);
         stop.store(true, Ordering::Relaxed);
-        let done: Vec<(f64, f64)> = threads.into_iter().map(|t| t.join().expect("a worker's thread")).collect();
+        let done: Vec<(f64, f64)> =
+            threads.into_iter().map(|t| t.join().expect("a worker's thread")).collect();
         let rate = done.iter().map(|(rate, _)| rate).sum();
         (rate, done.iter().map(|(_, share)| share).sum::<f64>() / done.len() as f64)
     })
@@ -150,26 +157,32 @@ impl Seat {
                 })
                 .collect();
             // A thread that has lost its core for a while shall not make the other drop packets: that would be cheap.
+            let mut cycles = 0;
             while self.others_are_behind() && !stop.load(Ordering::Relaxed) {
+                let began = cpu::tsc();
+                self.take_inbox();
+                cycles += cpu::tsc().wrapping_sub(began);
                 std::thread::yield_now();
-                if self.inbox.len() > RING / 4 {
-                    break;
-                }
             }
             let began = cpu::tsc();
             for (port, burst) in &mut bursts {
                 self.now.nanos += BURST_NANOS;
                 self.engine.process(&mut self.world, self.now, *port, burst);
-                while let Some(item) = self.inbox.pop() {
-                    self.engine.take(&mut self.world, self.now, item);
-                }
+                self.take_inbox();
                 self.engine.tick(&mut self.world, self.now);
             }
-            let cycles = cpu::tsc().wrapping_sub(began);
+            cycles += cpu::tsc().wrapping_sub(began);
             rates.push(self.world.recycle() as f64 * 1000.0 / cycles as f64);
         }
         let counters = self.engine.counters();
         (rates.median(), counters.handed as f64 / counters.received.max(1) as f64)
+    }
+
+    #[inline]
+    fn take_inbox(&mut self) {
+        while let Some(item) = self.inbox.pop() {
+            self.engine.take(&mut self.world, self.now, item);
+        }
     }
 
     fn others_are_behind(&self) -> bool {

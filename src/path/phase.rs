@@ -21,8 +21,7 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Phase; 5] =
-        [Phase::Classify, Phase::Steer, Phase::Hash, Phase::Probe, Phase::Forward];
+    pub const ALL: [Phase; 5] = [Phase::Classify, Phase::Steer, Phase::Hash, Phase::Probe, Phase::Forward];
 
     /// As it is called in results.
     pub const fn name(self) -> &'static str {
