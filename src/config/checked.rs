@@ -59,8 +59,6 @@ pub struct Dataplane {
     pub huge_pages: HugePages,
     /// packet buffers of all ports together; `None`: see [`Requirements`](super::Requirements)
     pub mbufs: Option<u32>,
-    /// packets per receive call, 1 to 32
-    pub burst: u16,
     /// descriptors per receive queue, a power of two
     pub rx_ring: u16,
     /// descriptors per transmit queue, a power of two

@@ -24,6 +24,7 @@ use super::refusal::Refusal;
 use super::sessions::{self, SessionQuery};
 use super::strict_json;
 use super::view;
+use crate::config::model::Document;
 use crate::metrics;
 
 /// Bytes a request's body may have.
@@ -286,7 +287,7 @@ struct ConfigQuery {
 /// The running configuration, with the key names of the file.
 #[utoipa::path(
     get, path = "/v1/config", params(ConfigQuery),
-    responses((status = 200, content((Object = "application/json"), (String = "application/toml"))))
+    responses((status = 200, content((Document = "application/json"), (String = "application/toml"))))
 )]
 async fn get_config(State(plane): Plane, Parameters(query): Parameters<ConfigQuery>) -> Response {
     let running = plane.running();
@@ -310,7 +311,7 @@ struct ChangeQuery {
 /// Replaces the configuration, whole or not at all; sessions that the change does not concern are not touched.
 #[utoipa::path(
     put, path = "/v1/config", params(ChangeQuery),
-    request_body(content((Object = "application/json"), (String = "application/toml"))),
+    request_body(content((Document = "application/json"), (String = "application/toml"))),
     responses(
         (status = 200, body = view::Applied, description = "every worker works by it"),
         (status = 400, body = view::Problem, description = "not JSON or TOML"),

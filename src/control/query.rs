@@ -14,7 +14,7 @@ use crate::path::neighbour::NeighbourState;
 use crate::service::snapshot;
 use crate::wire::{Address, Protocol};
 use crate::worker::published::{Counter, PublishedView};
-use crate::worker::records::{LeaseRecord, RealServerRecord};
+use crate::worker::records::{LeaseRecord, LocalAddressRecord, RealServerRecord};
 
 /// `GET /v1/version`.
 pub fn version(plane: &ControlPlane) -> view::Version {
@@ -265,9 +265,10 @@ fn neighbour_state(state: NeighbourState) -> &'static str {
 
 /// `GET /v1/pools`.
 pub async fn pools(plane: &ControlPlane) -> Result<Vec<view::Pool>, Refusal> {
-    let mut records = Vec::new();
+    let (mut records, mut addresses) = (Vec::new(), Vec::new());
     for post in plane.posts() {
         records.extend(post.leases().await?);
+        addresses.extend(post.local_addresses().await?);
     }
     let snapshot = plane.running().snapshot;
     let pool = |pool: &snapshot::LocalPool| {
@@ -279,10 +280,26 @@ pub async fn pools(plane: &ControlPlane) -> Result<Vec<view::Pool>, Refusal> {
             l4_ports: format!("{}-{}", pool.port_first, pool.port_last),
             leased: own.iter().map(|record| u64::from(record.leased)).sum(),
             resting: own.iter().map(|record| u64::from(record.resting)).sum(),
+            by_address: by_address(pool, &addresses),
             by_real_server: by_real_server(&own),
         }
     };
     Ok(snapshot.pools.iter().flatten().map(pool).collect())
+}
+
+fn by_address(pool: &snapshot::LocalPool, records: &[LocalAddressRecord]) -> Vec<view::AddressUse> {
+    let mut sums: BTreeMap<Address, [u64; 2]> = pool.addresses.iter().map(|&lip| (lip, [0; 2])).collect();
+    for record in records {
+        if let Some(sum) = sums.get_mut(&record.address) {
+            *sum = [sum[0] + u64::from(record.leased), sum[1] + u64::from(record.resting)];
+        }
+    }
+    let view = |(lip, [leased, resting]): (Address, [u64; 2])| view::AddressUse {
+        address: lip.to_string(),
+        leased,
+        resting,
+    };
+    sums.into_iter().map(view).collect()
 }
 
 fn by_real_server(records: &[&LeaseRecord]) -> Vec<view::DestinationUse> {

@@ -269,8 +269,21 @@ pub struct Pool {
     pub leased: u64,
     /// ports given back that still rest
     pub resting: u64,
+    /// use per local address, all destinations together
+    pub by_address: Vec<AddressUse>,
     /// use per destination; a destination is full on its own
     pub by_real_server: Vec<DestinationUse>,
+}
+
+/// Leases of one local address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AddressUse {
+    /// the local address
+    pub address: String,
+    /// leases held, finished sessions included
+    pub leased: u64,
+    /// ports given back that still rest
+    pub resting: u64,
 }
 
 /// Leases toward one real server's address.

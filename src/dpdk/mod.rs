@@ -38,6 +38,7 @@ pub use mbuf::Mbuf;
 pub use mempool::{Mempool, PoolDemand, PoolError, data_room};
 pub use port::{Link, Port, PortError, PortFeatures, PortSettings, PortStats, Rss, StartedPort};
 pub use queue::{RxQueue, TxQueue};
+pub use system::huge_pages_are_reserved;
 
 /// Packets of one burst at most.
 pub const BURST_MAX: usize = 32;

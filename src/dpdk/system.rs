@@ -12,6 +12,11 @@ pub(super) struct HugePages {
     pub(super) free: u64,
 }
 
+/// Whether the machine has any huge pages to give.
+pub fn huge_pages_are_reserved() -> bool {
+    huge_pages().iter().any(|pages| pages.free > 0)
+}
+
 /// The hugepages of every size the kernel knows.
 pub(super) fn huge_pages() -> Vec<HugePages> {
     let Ok(directory) = fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };

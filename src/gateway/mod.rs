@@ -8,6 +8,7 @@
 //! The one place that knows DPDK, the workers and control at the same time.
 
 mod cores;
+mod memory;
 mod ports;
 mod runtime;
 
@@ -129,7 +130,7 @@ impl Gateway {
             );
         }
         let names: Vec<&str> = config.ports.iter().map(|port| port.device.as_str()).collect();
-        let eal = Eal::init(&config.dataplane.eal, cores.control, &names)?;
+        let eal = Eal::init(&memory::eal_arguments(&config), cores.control, &names)?;
         let (devices, pool) = ports::open(&eal, &config)?;
         let steering = Arc::new(steering(&config)?);
 

@@ -83,7 +83,7 @@ impl LocalPools {
     /// How full the LIP in a slot is, a removed one as long as leases on it last.
     pub fn lip(&self, slot: usize) -> Option<LipUsage> {
         let lip = self.registry.lips.get(slot)?;
-        (lip.pool.is_some() || lip.leased + lip.resting > 0).then(|| LipUsage {
+        (lip.pool.is_some() || lip.leased + lip.resting > 0).then_some(LipUsage {
             address: lip.address,
             pool: lip.pool,
             leased: lip.leased,

@@ -20,6 +20,8 @@
 //! | `fullnat_real_server_{packets,bytes}_total` | `service`, `real_server`, `direction` (`inbound`, `outbound`) | traffic |
 //! | `fullnat_pool_leased` | `pool`, `address` | leases per local address |
 //! | `fullnat_pool_destination_leased` | `pool`, `real_server`, `protocol` | leases per destination |
+//! | `fullnat_pool_destination_resting` | `pool`, `real_server`, `protocol` | ports given back that still rest |
+//! | `fullnat_pool_destination_refused_total` | `pool`, `real_server`, `protocol` | new sessions refused because every port was held |
 //! | `fullnat_pool_destination_ports` | `pool`, `real_server`, `protocol` | leases that can be held at a time |
 
 use std::fmt;
@@ -220,15 +222,21 @@ impl Scrape {
         let mut family =
             Family::new(encoder, Gauge, "pool_leased", "Leases held, finished sessions included")?;
         for pool in &self.pools {
-            family.sample([("pool", &*pool.name)], pool.leased)?;
+            for lip in &pool.by_address {
+                family.sample([("pool", &*pool.name), ("address", &*lip.address)], lip.leased)?;
+            }
         }
         type Read = fn(&view::DestinationUse) -> u64;
-        let destinations: [(&str, &str, Read); 2] = [
-            ("pool_destination_leased", "Leases held toward a real server's address", |to| to.leased),
-            ("pool_destination_ports", "Leases that can be held toward it at a time", |to| to.ports),
+        let destinations: [(&str, &str, CounterKind, Read); 4] = [
+            ("pool_destination_leased", "Leases held toward a real server's address", Gauge, |to| to.leased),
+            ("pool_destination_resting", "Ports given back that still rest", Gauge, |to| to.resting),
+            ("pool_destination_ports", "Leases that can be held toward it at a time", Gauge, |to| to.ports),
+            ("pool_destination_refused", "New sessions refused because every port was held", Grows, |to| {
+                to.refused
+            }),
         ];
-        for (name, help, read) in destinations {
-            let mut family = Family::new(encoder, Gauge, name, help)?;
+        for (name, help, kind, read) in destinations {
+            let mut family = Family::new(encoder, kind, name, help)?;
             for pool in &self.pools {
                 for to in &pool.by_real_server {
                     let labels =

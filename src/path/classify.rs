@@ -8,7 +8,7 @@ use super::drop_reason::DropReason;
 use super::packet::Packet;
 use super::parsed::Parsed;
 use crate::service::snapshot::PortView;
-use crate::wire::{Address, Protocol, Tuple, checksum, ethernet, icmp, ipv4, ipv6, tcp};
+use crate::wire::{Address, Protocol, Tuple, checksum, ethernet, icmp, ipv4, ipv6, nd, tcp};
 
 /// Headers are read from the first segment; this many bytes of a longer chain are made contiguous.
 const HEADERS_LEN_MAX: usize = 512;
@@ -78,8 +78,11 @@ pub fn classify<P: Packet>(packet: &mut P, port: &PortView, parsed: &mut Parsed)
 
 #[cold]
 fn pull_up_headers<P: Packet>(packet: &mut P, frame_len: usize) -> bool {
-    let wanted = frame_len.min(HEADERS_LEN_MAX);
-    packet.head().len() >= wanted || packet.pull_up(wanted)
+    // A first segment may be too small for as many; it then holds what it can, and the checks say whether that is enough.
+    [HEADERS_LEN_MAX, 256, 128, 64].into_iter().any(|len| {
+        let wanted = frame_len.min(len);
+        packet.head().len() >= wanted || packet.pull_up(wanted)
+    })
 }
 
 /// IEEE 802.1Q: VLAN 0 only carries a priority; the frame belongs to the untagged network.
@@ -192,6 +195,10 @@ fn classify_ipv6(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
         return match head.get(usize::from(place.l4)) {
             Some(133..=137) => Class::NeighbourDiscovery(place),
             Some(_) if !to_us => Class::Drop(DropReason::EthernetGroupDestination),
+            // A host on the link may ping from its link-local address; what no host has is answered by nobody.
+            Some(_) if is_martian_v6(&src) && !nd::is_link_local(src) => {
+                Class::Drop(DropReason::IpMartianSource)
+            }
             Some(_) => Class::Icmp(place),
             None => Class::Drop(DropReason::IcmpMalformed),
         };

@@ -12,14 +12,24 @@ use crate::session::{Cold, Flags, Hot};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, tcp, tcp_option, toa};
 
+/// Whether a segment has options beyond the usual timestamps, among which a TOA may be.
+#[inline(always)]
+pub fn may_be_forged(segment: &[u8]) -> bool {
+    let options = &segment[tcp::HEADER_LEN..];
+    !options.is_empty() && !tcp_option::is_only_timestamps(options)
+}
+
+/// The option kinds that receivers take for TOA, and those that the service sends.
+pub fn kinds(settings: Option<&ToaSettings>) -> [u8; 4] {
+    let [alternate, default] = toa::KINDS;
+    let (v4, v6) = settings.map_or((default, default), |settings| (settings.kind_v4, settings.kind_v6));
+    [alternate, default, v4, v6]
+}
+
 /// Overwrites with NOPs whatever TOA the client put in. Returns what that contributes to the TCP checksum.
-#[inline]
-pub fn erase_forged(segment: &mut [u8]) -> Delta {
-    let options = &mut segment[tcp::HEADER_LEN..];
-    if options.is_empty() || tcp_option::is_only_timestamps(options) {
-        return Delta::default();
-    }
-    tcp_option::erase_kind(options, &toa::KINDS).unwrap_or_default()
+#[cold]
+pub fn erase_forged(segment: &mut [u8], kinds: &[u8]) -> Delta {
+    tcp_option::erase_kind(&mut segment[tcp::HEADER_LEN..], kinds).unwrap_or_default()
 }
 
 /// Whether this inbound segment shall carry TOA; ends the session's TOA phase when the client has acknowledged the
@@ -30,9 +40,10 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
         return false;
     }
     if segment.flags & tcp::SYN != 0 {
-        let magic =
-            settings.kind_v4 == 254 && !hot.flags.has(Flags::CLIENT_V6) && hot.cport == toa::FAST_OPEN_PORT;
-        return settings.on_syn && !magic;
+        // Experimental TCP Fast Open (RFC 6994 §3.1, Linux `tcp_parse_fastopen_option`) is kind 254 with that port first.
+        let kind = if hot.flags.has(Flags::CLIENT_V6) { settings.kind_v6 } else { settings.kind_v4 };
+        let is_fast_open = kind == toa::KIND_DEFAULT && hot.cport == toa::FAST_OPEN_PORT;
+        return settings.on_syn && !is_fast_open;
     }
     if !hot.flags.has(Flags::ANSWERED) || segment.flags & tcp::ACK == 0 {
         return true;
@@ -98,13 +109,7 @@ pub fn insert<P: Packet>(
     let head = packet.head_mut();
     head.copy_within(len..len + option_at, 0);
     let option = &mut head[option_at..option_at + len];
-    if client.is_v4() {
-        let out = option.first_chunk_mut().expect("the option's length");
-        toa::write_v4(out, settings.kind_v4, cport, client.v4_octets());
-    } else {
-        let out = option.first_chunk_mut().expect("the option's length");
-        toa::write_v6(out, settings.kind_v6, cport, *client.octets());
-    }
+    write(option, client, cport, settings);
     let delta = Delta::default().replace_bytes(&[], option);
     let segment = &mut head[layout.l4..];
     let before = tcp::offset_and_flags(segment);
@@ -113,4 +118,15 @@ pub fn insert<P: Packet>(
     // the pseudo header's length
     let delta = delta.replace_u16(0, len as u16);
     Ok((Layout { end: layout.end + len, ..layout }, delta))
+}
+
+/// Fills `option`, [`option_len`] bytes, with the client's address.
+pub fn write(option: &mut [u8], client: &Address, cport: u16, settings: &ToaSettings) {
+    if client.is_v4() {
+        let out = option.first_chunk_mut().expect("the option's length");
+        toa::write_v4(out, settings.kind_v4, cport, client.v4_octets());
+    } else {
+        let out = option.first_chunk_mut().expect("the option's length");
+        toa::write_v6(out, settings.kind_v6, cport, *client.octets());
+    }
 }

@@ -34,6 +34,8 @@ pub struct PathCounters {
     pub toa_no_option_room: u64,
     /// inbound segments that would have exceeded the MTU with TOA
     pub toa_no_mtu_room: u64,
+    /// bare ACKs with TOA that the gateway sent ahead of such segments
+    pub toa_ahead: u64,
     /// answers to refused clients that the rate limit suppressed
     pub refusals_limited: u64,
 }

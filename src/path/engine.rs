@@ -17,6 +17,7 @@ use super::drop_reason::DropReason;
 use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
+use super::phase::{Observer, Phase};
 use super::shard::{Shard, ShardConfig, Turn};
 use crate::clock::Now;
 use crate::id::PortId;
@@ -64,14 +65,30 @@ impl<P: Packet> Engine<P> {
         port: PortId,
         packets: &mut ArrayVec<P, BURST>,
     ) {
+        self.process_observed(io, now, port, packets, &mut ());
+    }
+
+    /// As [`Engine::process`], telling `observer` where each phase ends.
+    #[inline]
+    pub fn process_observed<I: Io<Packet = P>>(
+        &mut self,
+        io: &mut I,
+        now: Now,
+        port: PortId,
+        packets: &mut ArrayVec<P, BURST>,
+        observer: &mut impl Observer,
+    ) {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let shard = &mut self.shard;
         shard.counters.received += packets.len() as u64;
         let mut flows = shard.classify_all(&mut turn, port, packets);
+        observer.ended(Phase::Classify);
         if shard.workers > 1 {
             shard.steer_all(&mut turn, port, &mut flows);
         }
-        shard.forward_all(&mut turn, port, flows);
+        observer.ended(Phase::Steer);
+        shard.forward_all(&mut turn, port, flows, observer);
+        observer.ended(Phase::Forward);
     }
 
     /// Takes one item from another worker's hands.
@@ -215,18 +232,26 @@ impl<P: Packet> Shard<P> {
     }
 
     #[inline]
-    fn forward_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: Flows<P>) {
+    fn forward_all<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        flows: Flows<P>,
+        observer: &mut impl Observer,
+    ) {
         let parsed = &flows.parsed[..flows.packets.len()];
         let mut hashes = [KeyHash(0); BURST];
         for (hash, parsed) in hashes.iter_mut().zip(parsed) {
             *hash = self.sessions.hash(&parsed.tuple);
             self.sessions.prefetch_buckets(*hash);
         }
+        observer.ended(Phase::Hash);
         let mut candidates = [Candidate::NONE; BURST];
         for ((candidate, hash), parsed) in candidates.iter_mut().zip(&hashes).zip(parsed) {
             *candidate = self.sessions.probe(*hash);
             self.sessions.prefetch_entry(*candidate, parsed.is_v6());
         }
+        observer.ended(Phase::Probe);
         for (at, packet) in flows.packets.into_iter().enumerate() {
             let parsed = &flows.parsed[at];
             match self.sessions.confirm(&parsed.tuple, hashes[at], candidates[at]) {
@@ -242,7 +267,7 @@ impl<P: Packet> Shard<P> {
         turn: &mut Turn<'_, I>,
         port: PortId,
         mut packet: P,
-        hops: u8,
+        hops: u16,
     ) {
         let mut parsed = Parsed::EMPTY;
         match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {

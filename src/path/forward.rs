@@ -7,7 +7,7 @@
 use super::client_address::{self, NoRoomFor};
 use super::drop_reason::DropReason;
 use super::neighbour::NeighbourIndex;
-use super::packet::{Io, Packet};
+use super::packet::{Io, Packet, ReceivedChecksum};
 use super::parsed::Parsed;
 use super::rewrite::{self, Ends, Layout};
 use super::shard::{Shard, Turn};
@@ -93,9 +93,22 @@ impl<P: Packet> Shard<P> {
         let egress = &turn.snapshot.ports[egress_port.index()];
 
         let layout = Layout::from(parsed);
+        // Before anything is changed: the sender is told about the packet that it sent.
+        let hot = self.sessions.hot(index);
+        let to_v6 = hot.flags.has(match direction {
+            Direction::Inbound => Flags::SERVER_V6,
+            Direction::Outbound => Flags::CLIENT_V6,
+        });
+        let out_len = length_behind(&layout, parsed, to_v6);
+        if out_len > usize::from(egress.mtu) {
+            return Verdict::TooBig(usize::from(egress.mtu) + parsed.ip_len() - out_len);
+        }
         let partial = rx.partial_checksums && rewrite::has_partial_checksum(packet.head(), &layout, parsed);
+        if partial && packet.received_checksum() == ReceivedChecksum::Bad {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
         let done = match parsed.tuple.protocol {
-            Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, egress),
+            Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
             Protocol::Udp => Ok((layout, Delta::default())),
         };
         let (layout, delta) = match done {
@@ -105,10 +118,6 @@ impl<P: Packet> Shard<P> {
 
         let (hot, _, wide) = self.sessions.lines_mut(index);
         let ends = Ends::of(hot, wide, direction);
-        let out_len = length_behind(&layout, parsed, &ends);
-        if out_len > usize::from(egress.mtu) {
-            return Verdict::TooBig(usize::from(egress.mtu) - (out_len - parsed.ip_len()).min(out_len));
-        }
         hot.stamp = turn.now.tick();
         hot.packets = hot.packets.wrapping_add(1);
         let ends_delta = match direction {
@@ -159,7 +168,7 @@ impl<P: Packet> Shard<P> {
         layout: Layout,
         index: SessionIndex,
         direction: Direction,
-        egress: &PortView,
+        (out_len, egress): (usize, &PortView),
     ) -> Result<(Layout, Delta), Verdict> {
         let header_len = tcp::header_len(&packet.head()[layout.l4..]);
         let segment = {
@@ -175,59 +184,95 @@ impl<P: Packet> Shard<P> {
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
+        let service = cold.service;
         let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
-        let toa = if carries_toa { toa_settings(turn, cold.service) } else { None }
+        let toa = if carries_toa { toa_settings(turn, service) } else { None }
             .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
+        let state = hot.state;
         let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
-        let cport = hot.cport;
         match tracked {
             Tracked::Forward => {}
             Tracked::Changed => self.note_state_change(turn, index, before),
             Tracked::Reopen => return Err(Verdict::Reopen),
             Tracked::OutsideWindow => return Err(Verdict::Drop(DropReason::RstOutsideWindow)),
         }
-
-        let header = &mut packet.head_mut()[layout.l4..layout.l4 + header_len];
-        if segment.flags & tcp::FIN != 0 && direction == Direction::Inbound {
-            self.sessions.cold_mut(index).last_timestamp = sent_timestamp(header).unwrap_or_default();
+        let is_syn = segment.flags & tcp::SYN != 0;
+        if is_syn && direction == Direction::Inbound && self.has_no_hope(turn, index, &segment) {
+            return Err(Verdict::Reopen);
         }
-        let hot = self.sessions.hot(index);
+
+        // Everything that may refuse the segment comes before its first change.
+        let toa = match toa {
+            None => None,
+            Some(settings) => {
+                let toa_len = client_address::option_len(!client.is_v4());
+                match client_address::fits(header_len, toa_len, out_len, egress.mtu.into()) {
+                    Ok(()) => Some(settings),
+                    Err(why) => {
+                        let header = &packet.head()[layout.l4..layout.l4 + header_len];
+                        self.without_toa(turn, header, index, why, &settings)?;
+                        None
+                    }
+                }
+            }
+        };
+        let header = &mut packet.head_mut()[layout.l4..layout.l4 + header_len];
+        if state != State::Established && direction == Direction::Inbound {
+            self.note_last_timestamp(index, header);
+        }
         let mut delta = Delta::default();
-        if segment.flags & tcp::SYN != 0 {
-            let mss = mss_limit(
-                turn,
-                hot,
-                &self.neighbours,
-                direction,
-                carries_toa || direction == Direction::Outbound,
-            );
+        let hot = self.sessions.hot(index);
+        if is_syn {
+            let mss = mss_limit(turn, hot, &self.neighbours, direction);
             delta = delta.combine(edit_syn_options(header, mss));
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
-        if direction == Direction::Inbound && header_len > tcp::HEADER_LEN {
-            delta = delta.combine(client_address::erase_forged(header));
+        if direction == Direction::Inbound && client_address::may_be_forged(header) {
+            let kinds = client_address::kinds(toa_settings(turn, service).as_ref());
+            delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
         let Some(settings) = toa else { return Ok((layout, delta)) };
-        let toa_len = client_address::option_len(!client.is_v4());
-        let ip_len = parsed.ip_len() + cross_family_growth(parsed, hot.flags);
-        match client_address::fits(header_len, toa_len, ip_len, egress.mtu.into()) {
-            Ok(()) => {
-                let (layout, inserted) = client_address::insert(packet, layout, &client, cport, &settings)
-                    .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
-                self.counters.toa_sent += 1;
-                Ok((layout, delta.combine(inserted)))
-            }
-            Err(why) => self.without_toa(why, settings).map(|()| (layout, delta)),
+        let (layout, inserted) = client_address::insert(packet, layout, &client, parsed.tuple.sport, &settings)
+            .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
+        self.counters.toa_sent += 1;
+        Ok((layout, delta.combine(inserted)))
+    }
+
+    /// Once a side closes, the last TSval that the real server saw decides how soon it accepts another connection.
+    #[cold]
+    fn note_last_timestamp(&mut self, index: SessionIndex, header: &[u8]) {
+        if let Some(value) = sent_timestamp(header) {
+            self.sessions.cold_mut(index).last_timestamp = value;
         }
     }
 
+    /// A SYN, sent again because its real server does not answer, and that one takes no new sessions any more.
     #[cold]
-    fn without_toa(&mut self, why: NoRoomFor, settings: ToaSettings) -> Result<(), Verdict> {
+    fn has_no_hope<I: Io>(&self, turn: &Turn<'_, I>, index: SessionIndex, segment: &Segment) -> bool {
+        let hot = self.sessions.hot(index);
+        let real_server = turn.snapshot.real_servers.get(hot.real_server as usize).and_then(Option::as_ref);
+        segment.flags & tcp::ACK == 0
+            && !hot.flags.has(Flags::ANSWERED)
+            && real_server.is_none_or(|real_server| real_server.weight == 0)
+    }
+
+    /// A segment that has no room for the client's address. `header` is its TCP header as the client sent it.
+    #[cold]
+    fn without_toa<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        header: &[u8],
+        index: SessionIndex,
+        why: NoRoomFor,
+        settings: &ToaSettings,
+    ) -> Result<(), Verdict> {
         client_address::count_no_room(&mut self.counters, why);
         match settings.no_room {
-            NoRoom::Forward | NoRoom::BareAck => Ok(()),
-            NoRoom::Reset => Err(Verdict::Reset(DropReason::SessionReset)),
+            NoRoom::Forward => {}
+            NoRoom::BareAck => self.send_toa_ahead(turn, header, index, settings),
+            NoRoom::Reset => return Err(Verdict::Reset(DropReason::SessionReset)),
         }
+        Ok(())
     }
 
     /// The session's real server is gone: what its next packet does, `None` to go on as if nothing had happened.
@@ -287,26 +332,17 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<ToaSettings> {
+pub(super) fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<ToaSettings> {
     match turn.snapshot.services.get(service as usize)?.as_ref()?.client_address {
         ClientAddress::Toa(settings) => Some(settings),
         ClientAddress::None => None,
     }
 }
 
-/// Bytes the packet gains (or, wrapped, loses) by a change of family.
-fn cross_family_growth(parsed: &Parsed, flags: Flags) -> usize {
-    let to_v6 = flags.has(Flags::SERVER_V6);
-    match (parsed.is_v6(), to_v6) {
-        (false, true) => ipv6::HEADER_LEN - ipv4::HEADER_LEN,
-        _ => 0,
-    }
-}
-
 /// Bytes of the IP packet behind the gateway.
 #[inline(always)]
-fn length_behind(layout: &Layout, parsed: &Parsed, ends: &Ends) -> usize {
-    match (parsed.is_v6(), !ends.src.is_v4()) {
+fn length_behind(layout: &Layout, parsed: &Parsed, to_v6: bool) -> usize {
+    match (parsed.is_v6(), to_v6) {
         (true, true) | (false, false) => layout.end - layout.l3,
         (false, true) => layout.end - layout.l4 + ipv6::HEADER_LEN,
         (true, false) => layout.end - layout.l4 + ipv4::HEADER_LEN,
@@ -321,7 +357,6 @@ fn mss_limit<I: Io, P: Packet>(
     hot: &crate::session::Hot,
     neighbours: &super::neighbour::NeighbourTable<P>,
     direction: Direction,
-    reserve_toa: bool,
 ) -> u16 {
     let port_of = |next_hop: u16| neighbours.adjacency(NeighbourIndex(next_hop)).port();
     let (port, v6) = match direction {
@@ -330,7 +365,7 @@ fn mss_limit<I: Io, P: Packet>(
     };
     let headers = tcp::HEADER_LEN + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
     let toa = match direction {
-        Direction::Outbound if reserve_toa && hot.flags.has(Flags::TOA) => {
+        Direction::Outbound if hot.flags.has(Flags::TOA) => {
             client_address::option_len(hot.flags.has(Flags::CLIENT_V6))
         }
         _ => 0,

@@ -24,9 +24,14 @@ impl Guests {
 
     /// Remembers a host. Past the maximum the flow is not remembered, and its next packet finds no session.
     pub fn began(&mut self, inbound: Tuple, host: WorkerId) {
-        if self.hosts.len() < self.max {
+        if self.has_room() {
             self.hosts.insert(inbound, host);
         }
+    }
+
+    /// Whether another host can be remembered.
+    pub fn has_room(&self) -> bool {
+        self.hosts.len() < self.max
     }
 
     /// Forgets a flow.

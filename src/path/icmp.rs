@@ -7,6 +7,7 @@
 use super::classify::Place;
 use super::client_address;
 use super::drop_reason::DropReason;
+use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
 use super::packet::{Io, Packet};
 use super::rewrite::Ends;
@@ -17,9 +18,9 @@ use crate::session::{Direction, Flags, Hot, SessionIndex};
 use crate::wire::icmp::{self, Embedded};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp};
+use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option};
 
-/// Quoted bytes that are carried over; the rest of a longer quote is cut off (RFC 4443 §2.4c).
+/// Quoted bytes that are sent on; the rest of a longer quote is cut off (RFC 4443 §2.4c).
 const QUOTE_LEN_MAX: usize = 1232;
 
 impl<P: Packet> Shard<P> {
@@ -101,6 +102,10 @@ impl<P: Packet> Shard<P> {
         let Some(embedded) = embedded.filter(|embedded| embedded.ip_checksum_ok) else {
             return self.drop(packet, DropReason::IcmpMalformed);
         };
+        // RFC 5508 REQ-4, REQ-5: an error goes to whoever sent the packet that it quotes.
+        if embedded.tuple.src != place.dst {
+            return self.drop(packet, DropReason::IcmpNoSession);
+        }
         let key = embedded.tuple.reversed();
         if !steered {
             let home = turn.snapshot.steering.home(&key);
@@ -114,9 +119,14 @@ impl<P: Packet> Shard<P> {
                 None => self.drop(packet, DropReason::IcmpNoSession),
             };
         };
-        let message = Message::read(&packet.head()[place.l4.into()..]);
-        let ttl_at = usize::from(place.l3) + if place.src.is_v4() { 8 } else { 7 };
-        let message = Message { ttl: packet.head()[ttl_at].saturating_sub(1), ..message };
+        if let Err(reason) = self.check_way(turn, rx_port, index, direction) {
+            return self.drop(packet, reason);
+        }
+        let ttl = packet.head()[usize::from(place.l3) + if place.src.is_v4() { 8 } else { 7 }];
+        if ttl <= 1 {
+            return self.drop(packet, DropReason::IpTtlExceeded);
+        }
+        let message = Message { ttl: ttl - 1, ..Message::read(&packet.head()[place.l4.into()..]) };
         let quote = &packet.head()[quote_at..place.end as usize];
         match self.translate_error(turn, quote, message, &embedded, (index, direction)) {
             Ok((neighbour, translated)) => {
@@ -125,6 +135,30 @@ impl<P: Packet> Shard<P> {
             }
             Err(reason) => self.drop(packet, reason),
         }
+    }
+
+    /// Whether an error about a session comes from the side to which the quoted packet went (RFC 3704), and there is a
+    /// way on.
+    fn check_way<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        index: SessionIndex,
+        direction: Direction,
+    ) -> Result<(), DropReason> {
+        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch && !self.reroute(turn, index) {
+            return Err(DropReason::NoRoute);
+        }
+        let hot = self.sessions.hot(index);
+        let behind = NeighbourIndex(match direction {
+            Direction::Inbound => hot.next_hop_outbound,
+            Direction::Outbound => hot.next_hop_inbound,
+        });
+        let filtered = turn.snapshot.ports[rx_port.index()].reverse_path_filter;
+        if filtered && self.neighbours.adjacency(behind).port() != rx_port {
+            return Err(DropReason::IpSpoofedSource);
+        }
+        Ok(())
     }
 
     /// Builds the error as the other side shall see it: outer addresses of the session's far side, the quote as that
@@ -137,7 +171,8 @@ impl<P: Packet> Shard<P> {
         embedded: &Embedded,
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(NeighbourIndex, P), DropReason> {
-        let (hot, _, wide) = self.sessions.lines_mut(index);
+        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let kinds = client_address::kinds(toa_settings(turn, cold.service).as_ref());
         let ends = Ends::of(hot, wide, direction);
         let neighbour = NeighbourIndex(match direction {
             Direction::Inbound => hot.next_hop_inbound,
@@ -149,13 +184,15 @@ impl<P: Packet> Shard<P> {
             .in_family(from_v4, to_v4)
             .ok_or(DropReason::IcmpUnhandled)?;
 
-        let (quoted_header, quoted_l4) = quote[..quote.len().min(QUOTE_LEN_MAX)].split_at(embedded.l4_offset);
+        let (quoted_header, quoted_l4) = quote.split_at(embedded.l4_offset);
         let same_family = from_v4 == to_v4;
         let quoted_ip_len = match (same_family, to_v4) {
             (true, _) => embedded.l4_offset,
             (false, true) => ipv4::HEADER_LEN,
             (false, false) => ipv6::HEADER_LEN,
         };
+        // Headers that the walk passes are far shorter than what may be quoted.
+        let quoted_l4 = &quoted_l4[..quoted_l4.len().min(QUOTE_LEN_MAX - quoted_ip_len)];
         let message_len = icmp::HEADER_LEN + quoted_ip_len + quoted_l4.len();
         let ip_header_len = if to_v4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
         let l4 = ethernet::HEADER_LEN + ip_header_len;
@@ -183,7 +220,10 @@ impl<P: Packet> Shard<P> {
         // What this side sent went the other way.
         let sent = Ends { src: ends.dst, dst: ends.src, sport: ends.dport, dport: ends.sport };
         write_quoted_ip(quoted_ip, quoted_header, same_family, &sent, embedded);
-        translate_quoted_l4(quoted_rest, &sent, hot, direction, embedded.tuple.protocol);
+        translate_quoted_ports(quoted_rest, &sent);
+        if direction == Direction::Outbound && embedded.tuple.protocol == Protocol::Tcp {
+            translate_quoted_segment(quoted_rest, hot, &kinds);
+        }
         let sum = if to_v4 {
             checksum::internet_checksum(message)
         } else {
@@ -296,7 +336,7 @@ fn write_quoted_ip(out: &mut [u8], received: &[u8], same_family: bool, sent: &En
 }
 
 /// An IP header in the family of `ends` for `payload_len` bytes of `protocol`, `None` for ICMP.
-fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Protocol>, id: u16, ttl: u8) {
+pub(super) fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Protocol>, id: u16, ttl: u8) {
     if ends.src.is_v4() {
         let header = Ipv4Header {
             tos: 0,
@@ -323,13 +363,24 @@ fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Pr
     }
 }
 
-/// Ports and sequence number of the quote, as far as it reaches; eight bytes are always there. Receivers check the
-/// sequence number (RFC 5927 §4.1); nobody checks the quoted checksum (RFC 5508 REQ-3c).
-fn translate_quoted_l4(quoted: &mut [u8], sent: &Ends, hot: &Hot, direction: Direction, protocol: Protocol) {
+/// Ports of the quote; eight bytes are always there.
+fn translate_quoted_ports(quoted: &mut [u8], sent: &Ends) {
     quoted[0..2].copy_from_slice(&sent.sport.to_be_bytes());
     quoted[2..4].copy_from_slice(&sent.dport.to_be_bytes());
-    if protocol == Protocol::Tcp && hot.flags.has(Flags::SEQ) && direction == Direction::Outbound {
+}
+
+/// A quoted segment as the client sent it, as far as it reaches: the sequence number, which clients check
+/// (RFC 5927 §4.1), and without the TOA that the gateway put in, though as long. Nobody checks the quoted checksum
+/// (RFC 5508 REQ-3c).
+fn translate_quoted_segment(quoted: &mut [u8], hot: &Hot, toa_kinds: &[u8]) {
+    if hot.flags.has(Flags::SEQ) {
         let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
         tcp::set_seq(quoted, seq);
+    }
+    if quoted.len() > tcp::HEADER_LEN {
+        let header_len = tcp::header_len(quoted).min(quoted.len());
+        if let Some(options) = quoted.get_mut(tcp::HEADER_LEN..header_len) {
+            let _ = tcp_option::erase_kind(options, toa_kinds);
+        }
     }
 }

@@ -16,7 +16,7 @@
 //! | `classify` | every check of Ethernet, IP, TCP and UDP headers, once | the frame's first line |
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | a packet that has a session | bucket, session line |
 //! | `open`, `end` | a session's beginning and end | cold |
-//! | `icmp`, `refuse`, `next_hop`, `neighbour` | what the gateway says itself | cold |
+//! | `icmp`, `refuse`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
 //! Nothing here knows DPDK, allocates after start, locks, logs or calls the kernel: buffers, wires and other workers are
 //! [`packet::Packet`] and [`packet::Io`]. Every packet ends as transmitted, handed over, held or dropped with a
@@ -38,11 +38,13 @@ mod next_hop;
 mod open;
 pub mod packet;
 mod parsed;
+pub mod phase;
 mod refuse;
 mod rewrite;
 mod shard;
 mod tcp_track;
 mod tcp_translate;
+mod toa_ahead;
 
 pub use engine::{BURST, Engine};
 pub use shard::ShardConfig;

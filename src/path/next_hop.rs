@@ -27,24 +27,32 @@ impl<P: Packet> Shard<P> {
         self.neighbours.next_hop(route.port, address, turn.now).map_err(|_| DropReason::NeighbourTableFull)
     }
 
+    /// The neighbours that a session's packets go to, inbound and outbound, retained.
+    pub(super) fn next_hops<I: Io>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        (to_server, rip): (NextHop, &Address),
+        (to_client, client): (NextHop, &Address),
+    ) -> Result<[NeighbourIndex; 2], DropReason> {
+        let inbound = self.next_hop(turn, to_server, rip)?;
+        // Before the next one is looked for, which may take the place of any that nobody retains.
+        self.neighbours.retain(inbound);
+        let outbound = self.next_hop(turn, to_client, client).inspect_err(|_| self.neighbours.release(inbound))?;
+        self.neighbours.retain(outbound);
+        Ok([inbound, outbound])
+    }
+
     /// Finds a session's next hops anew after the routes have changed. False if there is no way any more.
     #[cold]
     pub(super) fn reroute<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) -> bool {
-        let (client, real_server) = (self.sessions.inbound(index).src, self.sessions.outbound(index).src);
-        let mut found = [NeighbourIndex::NONE; 2];
-        for (found, address) in found.iter_mut().zip([real_server, client]) {
-            let Some(route) = turn.snapshot.routes.lookup(&address) else { break };
-            let Ok(neighbour) = self.next_hop(turn, route, &address) else { break };
-            self.neighbours.retain(neighbour);
-            *found = neighbour;
-        }
-        let [inbound, outbound] = found;
-        if outbound == NeighbourIndex::NONE {
-            if inbound != NeighbourIndex::NONE {
-                self.neighbours.release(inbound);
-            }
+        let (client, rip) = (self.sessions.inbound(index).src, self.sessions.outbound(index).src);
+        let routes = &turn.snapshot.routes;
+        let (Some(to_server), Some(to_client)) = (routes.lookup(&rip), routes.lookup(&client)) else {
             return false;
-        }
+        };
+        let Ok([inbound, outbound]) = self.next_hops(turn, (to_server, &rip), (to_client, &client)) else {
+            return false;
+        };
         let hot = self.sessions.hot_mut(index);
         self.neighbours.release(NeighbourIndex(hot.next_hop_inbound));
         self.neighbours.release(NeighbourIndex(hot.next_hop_outbound));

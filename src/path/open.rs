@@ -10,8 +10,9 @@ use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
 use crate::id::{PortId, RealServerId, WorkerId};
 use crate::local_pool::{Lease, LeaseError};
+use crate::service::route::NextHop;
 use crate::service::scheduler::{ClientKey, Connections};
-use crate::service::snapshot::{ClientAddress, Role, Service};
+use crate::service::snapshot::{ClientAddress, Role, Service, Snapshot};
 use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, Keys, SessionIndex, State};
 use crate::wire::{Address, Protocol, Tuple, tcp};
@@ -48,11 +49,31 @@ impl<P: Packet> Shard<P> {
         }
         match self.begin_session(turn, rx_port, &packet, parsed) {
             Ok(index) => self.forward(turn, rx_port, packet, parsed, (index, Direction::Inbound)),
-            Err(DropReason::NoLocalPort) if parsed.hops + 1 < self.workers as u8 => {
+            Err(DropReason::NoLocalPort) if self.passes_on(parsed) => {
                 let next = WorkerId((self.worker.0 + 1) % self.workers);
                 self.hand_off(turn, next, rx_port, packet, parsed.hops + 1);
             }
-            Err(reason) => self.refuse(turn, rx_port, packet, parsed, reason),
+            Err(reason) => {
+                if self.workers > 1 && parsed.hops == 0 {
+                    self.correct_note(turn, parsed);
+                }
+                self.refuse(turn, rx_port, packet, parsed, reason);
+            }
+        }
+    }
+
+    /// Whether a worker without a local port for this packet lets the next one try: all may, once, and the home must be
+    /// able to remember who took it.
+    fn passes_on(&self, parsed: &Parsed) -> bool {
+        let another = u16::from(parsed.hops) + 1 < self.workers && parsed.hops < u8::MAX;
+        another && (parsed.hops > 0 || self.guests.has_room())
+    }
+
+    /// A packet that its home passed on to the host of its session, which has none: the home's note is out of date.
+    fn correct_note<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, parsed: &Parsed) {
+        let home = turn.snapshot.steering.home(&parsed.tuple);
+        if home != self.worker {
+            let _ = turn.io.hand_off(home, HandOff::GuestEnded { inbound: parsed.tuple });
         }
     }
 
@@ -63,7 +84,7 @@ impl<P: Packet> Shard<P> {
         to: WorkerId,
         port: PortId,
         packet: P,
-        hops: u8,
+        hops: u16,
     ) {
         match turn.io.hand_off(to, HandOff::Packet { port, packet, hops }) {
             Ok(()) => self.counters.handed += 1,
@@ -81,29 +102,7 @@ impl<P: Packet> Shard<P> {
     ) -> Result<SessionIndex, DropReason> {
         let tuple = &parsed.tuple;
         let snapshot = turn.snapshot;
-        match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
-            None => return Err(DropReason::IpNotForUs),
-            Some(Role::Local(_)) => return Err(DropReason::NoSessionOutbound),
-            Some(Role::Virtual | Role::Port) => {}
-        }
-        if snapshot.owned.contains_key(&tuple.src) {
-            return Err(DropReason::IpSpoofedSource);
-        }
-        let to_client = snapshot.routes.lookup(&tuple.src).ok_or(DropReason::IpSpoofedSource)?;
-        if snapshot.ports[rx_port.index()].reverse_path_filter && to_client.port != rx_port {
-            return Err(DropReason::IpSpoofedSource);
-        }
-        let service = snapshot
-            .listeners
-            .find(tuple.protocol, &tuple.dst, tuple.dport)
-            .and_then(|id| snapshot.services[id.index()].as_ref())
-            .ok_or(DropReason::NoService)?;
-        if tuple.protocol == Protocol::Tcp {
-            const OPENING: u8 = tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN;
-            if parsed.tcp_flags & OPENING != tcp::SYN {
-                return Err(DropReason::NoSession);
-            }
-        }
+        let (service, to_client) = admit(snapshot, rx_port, parsed)?;
         let real_server = self.schedule(service, tuple).ok_or(DropReason::NoRealServer)?;
         let (rip, rport) = {
             let real_server =
@@ -114,12 +113,12 @@ impl<P: Packet> Shard<P> {
         if self.sessions.len() == self.sessions.capacity() {
             return Err(DropReason::SessionTableFull);
         }
-        let next_hop_outbound = self.next_hop(turn, to_client, &tuple.src)?;
-        let next_hop_inbound = self.next_hop(turn, to_server, &rip)?;
+        let next_hops = self.next_hops(turn, (to_server, &rip), (to_client, &tuple.src))?;
         let (lease, legacy) = match self.lease(turn, service, tuple.protocol, &rip, rport) {
             Ok(found) => found,
             Err(reason) => {
-                let passed_on = parsed.hops + 1 < self.workers as u8;
+                next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
+                let passed_on = self.passes_on(parsed);
                 self.real_servers[real_server.index()].no_local_port += u64::from(!passed_on);
                 return Err(reason);
             }
@@ -128,16 +127,14 @@ impl<P: Packet> Shard<P> {
         let outbound =
             Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
         let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {
+            next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
             self.pools.release(lease.slot, lease.lport);
             return Err(DropReason::SessionTableFull);
         };
         let tick = turn.now.tick();
         let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
         let (hot, cold, _) = self.sessions.lines_mut(index);
-        hot.next_hop_inbound = next_hop_inbound.0;
-        hot.next_hop_outbound = next_hop_outbound.0;
-        self.neighbours.retain(next_hop_inbound);
-        self.neighbours.retain(next_hop_outbound);
+        [hot.next_hop_inbound, hot.next_hop_outbound] = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = snapshot.route_epoch;
         hot.real_server = real_server.0;
         hot.stamp = tick;
@@ -151,7 +148,7 @@ impl<P: Packet> Shard<P> {
                 self.begin_tcp(turn, index, packet, parsed, service, &outbound.reversed(), legacy)
             }
         }
-        self.register(turn, index, parsed);
+        self.register(turn, index, parsed)?;
         Ok(index)
     }
 
@@ -196,7 +193,12 @@ impl<P: Packet> Shard<P> {
     }
 
     /// Timer, counts, and the home's note if this worker is only the host.
-    fn register<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex, parsed: &Parsed) {
+    fn register<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+        parsed: &Parsed,
+    ) -> Result<(), DropReason> {
         let deadline = turn.now.tick().plus(self.timeout_ticks(turn.snapshot, index));
         self.wheel.schedule(&mut self.sessions, index, deadline);
         let hot = self.sessions.hot_mut(index);
@@ -212,9 +214,13 @@ impl<P: Packet> Shard<P> {
         if home != self.worker {
             hot.flags.set(Flags::GUEST);
             let began = HandOff::GuestBegan { inbound: parsed.tuple, host: self.worker };
-            // A full ring costs the session a retransmission: the home passes the next packet on again.
-            let _ = turn.io.hand_off(home, began);
+            if turn.io.hand_off(home, began).is_err() {
+                // The home would not find it again. The client's next attempt may.
+                self.end_session(turn, index);
+                return Err(DropReason::HandOffRingFull);
+            }
         }
+        Ok(())
     }
 
     fn schedule(&mut self, service: &Service, tuple: &Tuple) -> Option<RealServerId> {
@@ -263,4 +269,37 @@ impl<P: Packet> Shard<P> {
             timestamp: cold.last_timestamp.wrapping_add(hot.timestamp_delta),
         }
     }
+}
+
+/// Whether a packet may begin a session: the service it is for, and the way back to its client.
+fn admit<'s>(
+    snapshot: &'s Snapshot,
+    rx_port: PortId,
+    parsed: &Parsed,
+) -> Result<(&'s Service, NextHop), DropReason> {
+    let tuple = &parsed.tuple;
+    match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
+        None => return Err(DropReason::IpNotForUs),
+        Some(Role::Local(_)) => return Err(DropReason::NoSessionOutbound),
+        Some(Role::Virtual | Role::Port) => {}
+    }
+    if snapshot.owned.contains_key(&tuple.src) {
+        return Err(DropReason::IpSpoofedSource);
+    }
+    let to_client = snapshot.routes.lookup(&tuple.src).ok_or(DropReason::IpSpoofedSource)?;
+    if snapshot.ports[rx_port.index()].reverse_path_filter && to_client.port != rx_port {
+        return Err(DropReason::IpSpoofedSource);
+    }
+    let service = snapshot
+        .listeners
+        .find(tuple.protocol, &tuple.dst, tuple.dport)
+        .and_then(|id| snapshot.services[id.index()].as_deref())
+        .ok_or(DropReason::NoService)?;
+    if tuple.protocol == Protocol::Tcp {
+        const OPENING: u8 = tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN;
+        if parsed.tcp_flags & OPENING != tcp::SYN {
+            return Err(DropReason::NoSession);
+        }
+    }
+    Ok((service, to_client))
 }

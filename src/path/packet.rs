@@ -87,7 +87,7 @@ pub enum HandOff<P> {
         /// the frame
         packet: P,
         /// workers that passed it on because their local ports were used up; 0 if it only came to the wrong one
-        hops: u8,
+        hops: u16,
     },
     /// A frame for a port on which the sender has no tx queue.
     Transmit {

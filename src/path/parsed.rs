@@ -16,7 +16,7 @@ pub struct Parsed {
     /// the TCP flags; 0 for UDP
     pub tcp_flags: u8,
     /// workers that already passed this packet on because their local ports were used up
-    pub hops: u8,
+    pub hops: u16,
 }
 
 impl Parsed {

@@ -14,7 +14,7 @@ use crate::wire::ipv6::Ipv6Header;
 use crate::wire::{Address, Protocol, Tuple, ethernet, icmp, ipv4, ipv6, tcp};
 
 /// TTL and hop limit of what the gateway sends itself.
-const OWN_TTL: u8 = 64;
+pub(super) const OWN_TTL: u8 = 64;
 
 /// An ICMP error, by its meaning in both families.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,15 +61,18 @@ impl<P: Packet> Shard<P> {
         reason: DropReason,
     ) {
         use DropReason::{NoLocalPort, NoRealServer, NoService, NoSession, NoSessionOutbound, SessionReset};
-        let tcp = parsed.tuple.protocol == Protocol::Tcp;
+        let is_tcp = parsed.tuple.protocol == Protocol::Tcp;
+        // RFC 9293 §3.10.7.1: nobody answers a RST; so it costs the others none of the limit either.
+        let unanswerable = is_tcp && parsed.tcp_flags & tcp::RST != 0;
         let told = match reason {
-            NoSessionOutbound => tcp && self.is_real_server(turn, &parsed.tuple),
+            _ if unanswerable => false,
+            NoSessionOutbound => is_tcp && self.is_real_server(turn, &parsed.tuple),
             NoService | NoSession | NoRealServer | NoLocalPort | SessionReset => true,
-            DropReason::SessionTableFull => tcp,
+            DropReason::SessionTableFull => is_tcp,
             _ => false,
         };
         if told && self.may_answer(turn) {
-            if tcp {
+            if is_tcp {
                 self.send_rst(turn, rx_port, &packet, parsed);
             } else {
                 let error = match reason {
@@ -93,7 +96,9 @@ impl<P: Packet> Shard<P> {
         mtu: usize,
     ) {
         if self.may_answer(turn) {
-            let error = IcmpError::TooBig(mtu as u16);
+            // RFC 8201 §4: less than the least MTU of IPv6 tells its sender nothing.
+            let mtu = if parsed.is_v6() { mtu.max(ipv6::MTU_MIN.into()) } else { mtu };
+            let error = IcmpError::TooBig(mtu.min(usize::from(u16::MAX)) as u16);
             self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
         }
         self.drop(packet, DropReason::IpTooBig);
@@ -121,7 +126,10 @@ impl<P: Packet> Shard<P> {
     }
 
     pub(super) fn may_answer<I: Io>(&mut self, turn: &Turn<'_, I>) -> bool {
-        let admitted = turn.snapshot.refuse.answer && self.refusals.admit(turn.now.tick());
+        if !turn.snapshot.refuse.answer {
+            return false;
+        }
+        let admitted = self.refusals.admit(turn.now.tick());
         self.counters.refusals_limited += u64::from(!admitted);
         admitted
     }

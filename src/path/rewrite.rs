@@ -286,9 +286,19 @@ fn fill_missing_udp_checksum<P: Packet>(packet: &mut P, layout: &Layout) -> Resu
     let head = packet.head_mut();
     let src = Address::from_v4(*head[layout.l3 + 12..].first_chunk().expect("checked by classification"));
     let dst = Address::from_v4(*head[layout.l3 + 16..].first_chunk().expect("checked by classification"));
-    let sum = checksum::l4_checksum(&src, &dst, Protocol::Udp as u8, &head[layout.l4..layout.end]);
+    let datagram = summed(head, layout, Protocol::Udp);
+    let sum = checksum::l4_checksum(&src, &dst, Protocol::Udp as u8, datagram);
     set_l4_checksum_field(head, layout.l4, Protocol::Udp, checksum::never_zero(sum));
     Ok(())
+}
+
+/// What an L4 checksum covers: of UDP the datagram, which may end before the packet (RFC 9868 §6).
+fn summed<'a>(head: &'a [u8], layout: &Layout, protocol: Protocol) -> &'a [u8] {
+    let l4 = &head[layout.l4..layout.end];
+    match protocol {
+        Protocol::Tcp => l4,
+        Protocol::Udp => &l4[..udp::len(l4).min(l4.len())],
+    }
 }
 
 /// Computes the whole L4 checksum, or leaves that to the device where it can.
@@ -318,7 +328,7 @@ pub fn complete_checksum<P: Packet>(
     }
     let head = packet.head_mut();
     set_l4_checksum_field(head, layout.l4, protocol, 0);
-    let sum = checksum::l4_checksum(&ends.src, &ends.dst, protocol as u8, &head[layout.l4..layout.end]);
+    let sum = checksum::l4_checksum(&ends.src, &ends.dst, protocol as u8, summed(head, layout, protocol));
     let sum = if protocol == Protocol::Udp { checksum::never_zero(sum) } else { sum };
     set_l4_checksum_field(head, layout.l4, protocol, sum);
     Ok(())

@@ -8,9 +8,9 @@ use crate::session::tcp_state::{self, Event};
 use crate::session::{Cold, Direction, Flags, Hot, State};
 use crate::wire::tcp;
 
-/// How far from the expected number a RST may lie and still be passed on, unacted upon: the largest window
-/// (RFC 7323 §2.3) that common stacks use.
-const RST_WINDOW: u32 = 1 << 24;
+/// How far from the expected number a segment may lie and still be believed, and a RST still be passed on, unacted
+/// upon: the largest window (RFC 7323 §2.3) that common stacks use.
+const WINDOW: u32 = 1 << 24;
 
 /// The numbers of one segment as it came, before translation.
 #[derive(Clone, Copy, Debug)]
@@ -52,19 +52,26 @@ pub enum Tracked {
 pub fn track(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: &Segment) -> Tracked {
     const PLAIN: u8 = tcp::SYN | tcp::FIN | tcp::RST;
     if segment.flags & PLAIN == 0 && hot.state == State::Established {
-        advance(hot, direction, segment.next_seq());
+        advance(hot, direction, segment);
         return Tracked::Forward;
     }
     track_control(hot, cold, direction, segment)
 }
 
+/// Notes how far a side has sent. A segment is believed only if both its numbers lie where the connection is
+/// (RFC 5961 §5): else a forged one could move the number by which a forged RST is then judged.
 #[inline(always)]
-fn advance(hot: &mut Hot, direction: Direction, next: u32) {
-    let furthest = match direction {
-        Direction::Inbound => &mut hot.next_seq_inbound,
-        Direction::Outbound => &mut hot.next_seq_outbound,
+fn advance(hot: &mut Hot, direction: Direction, segment: &Segment) {
+    let (furthest, acknowledged) = match direction {
+        Direction::Inbound => (&mut hot.next_seq_inbound, hot.next_seq_outbound.wrapping_sub(segment.ack)),
+        Direction::Outbound => {
+            let ack = segment.ack.wrapping_sub(hot.seq_delta);
+            (&mut hot.next_seq_outbound, hot.next_seq_inbound.wrapping_sub(ack))
+        }
     };
-    if tcp::seq_after(next, *furthest) {
+    let next = segment.next_seq();
+    let is_ahead = next.wrapping_sub(*furthest).wrapping_sub(1) < WINDOW;
+    if is_ahead && acknowledged.wrapping_add(WINDOW) < 2 * WINDOW {
         *furthest = next;
     }
 }
@@ -72,18 +79,27 @@ fn advance(hot: &mut Hot, direction: Direction, next: u32) {
 #[cold]
 fn track_control(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: &Segment) -> Tracked {
     if segment.flags & tcp::RST != 0 {
-        return track_rst(hot, direction, segment);
+        return track_rst(hot, cold, direction, segment);
     }
     let Some(event) = Event::from_flags(segment.flags) else { return Tracked::Forward };
     if segment.flags & tcp::SYN != 0 {
         match (direction, segment.flags & tcp::ACK != 0) {
             (Direction::Inbound, false) if starts_anew(hot, cold, segment) => return Tracked::Reopen,
             // RFC 5961 §4: a SYN into a living session is the receiver's to challenge, not ours to act upon.
-            (Direction::Inbound, _) => return Tracked::Forward,
+            (Direction::Inbound, _) => {
+                note_data_on_syn(hot, cold, segment);
+                return Tracked::Forward;
+            }
+            // Sent again because its acknowledgement was lost: nothing new.
+            (Direction::Outbound, true)
+                if hot.flags.has(Flags::ANSWERED) && segment.seq == cold.server_isn =>
+            {
+                return Tracked::Forward;
+            }
             (Direction::Outbound, _) => note_server_syn(hot, cold, segment),
         }
     } else {
-        advance(hot, direction, segment.next_seq());
+        advance(hot, direction, segment);
     }
     if segment.flags & tcp::FIN != 0 {
         note_fin(hot, cold, direction, segment);
@@ -91,8 +107,9 @@ fn track_control(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: 
     if segment.flags & tcp::ACK != 0 {
         note_fin_acknowledged(hot, cold, direction, segment.ack);
     }
-    let handshake_open = !hot.flags.has(Flags::ANSWERED) && direction == Direction::Inbound;
-    let state = if handshake_open && event == Event::Ack {
+    // Until the real server has answered the SYN, an ACK of the client's is a guess and one of the real server's a
+    // challenge (RFC 5961 §4.2): neither establishes anything.
+    let state = if !hot.flags.has(Flags::ANSWERED) && event == Event::Ack {
         hot.state
     } else {
         tcp_state::next(hot.state, direction, event)
@@ -120,8 +137,20 @@ fn starts_anew(hot: &Hot, cold: &Cold, segment: &Segment) -> bool {
     }
 }
 
+/// RFC 7413: what came with the SYN is acknowledged with it.
+fn note_data_on_syn(hot: &mut Hot, cold: &Cold, segment: &Segment) {
+    if !hot.flags.has(Flags::ANSWERED) && segment.seq == cold.client_isn {
+        let next = segment.next_seq();
+        if tcp::seq_after(next, hot.next_seq_inbound) {
+            hot.next_seq_inbound = next;
+        }
+    }
+}
+
+/// A real server that forgot an unfinished handshake, or answers by SYN cookies, may answer again with another number.
 fn note_server_syn(hot: &mut Hot, cold: &mut Cold, segment: &Segment) {
-    if segment.flags & tcp::ACK != 0 && !hot.flags.has(Flags::ANSWERED) {
+    let unfinished = !hot.flags.has(Flags::ANSWERED) || hot.state == State::SynRecv;
+    if segment.flags & tcp::ACK != 0 && unfinished {
         hot.flags.set(Flags::ANSWERED);
         cold.server_isn = segment.seq;
         hot.next_seq_outbound = segment.next_seq();
@@ -135,7 +164,10 @@ fn note_fin(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: &Segm
             cold.fin_inbound = segment.next_seq();
         }
         Direction::Outbound => {
-            if !hot.flags.has(Flags::FIN_INBOUND) {
+            // Where the two cross, both ends go to TIME_WAIT (RFC 9293 §3.6.1): first is who has not seen the other's.
+            let ack = segment.ack.wrapping_sub(hot.seq_delta);
+            let saw_clients = hot.flags.has(Flags::FIN_INBOUND) && !tcp::seq_before(ack, cold.fin_inbound);
+            if !saw_clients {
                 hot.flags.set(Flags::SERVER_CLOSED_FIRST);
             }
             hot.flags.set(Flags::FIN_OUTBOUND);
@@ -163,17 +195,19 @@ fn note_fin_acknowledged(hot: &mut Hot, cold: &Cold, direction: Direction, ack: 
 
 /// RFC 5961 §3.2: only the exact next number ends the session; one in the window is passed on for the receiver to
 /// challenge; any other is dropped.
-fn track_rst(hot: &mut Hot, direction: Direction, segment: &Segment) -> Tracked {
+fn track_rst(hot: &mut Hot, cold: &Cold, direction: Direction, segment: &Segment) -> Tracked {
     let answered = hot.flags.has(Flags::ANSWERED);
     let expected = match direction {
         // The real server may know the local port from an earlier connection and have challenged the SYN; this RST is
         // the client's answer to that, and only the real server can judge it (RFC 5961 §4.2).
         Direction::Inbound if !answered && segment.seq != hot.next_seq_inbound => return Tracked::Forward,
         Direction::Inbound => hot.next_seq_inbound,
-        // RFC 9293 §3.5.2: the answer to a refused SYN has sequence number 0 and acknowledges the SYN.
+        // RFC 9293 §3.10.7.3: the answer to a refused SYN acknowledges it, and maybe data that came with it.
         Direction::Outbound if !answered => {
             let ack = segment.ack.wrapping_sub(hot.seq_delta);
-            if segment.flags & tcp::ACK == 0 || ack != hot.next_seq_inbound {
+            let acknowledges =
+                tcp::seq_after(ack, cold.client_isn) && !tcp::seq_after(ack, hot.next_seq_inbound);
+            if segment.flags & tcp::ACK == 0 || !acknowledges {
                 return Tracked::OutsideWindow;
             }
             segment.seq
@@ -186,7 +220,7 @@ fn track_rst(hot: &mut Hot, direction: Direction, segment: &Segment) -> Tracked 
         return Tracked::Changed;
     }
     let distance = segment.seq.wrapping_sub(expected);
-    if distance < RST_WINDOW || distance.wrapping_neg() < RST_WINDOW {
+    if distance < WINDOW || distance.wrapping_neg() < WINDOW {
         Tracked::Forward
     } else {
         Tracked::OutsideWindow

@@ -152,48 +152,14 @@ pub struct RealServerRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::FromZeros;
 
     fn lines() -> (Hot, Cold, Wide) {
-        let hot = Hot {
-            cip: [10, 1, 0, 1],
-            vip: [10, 1, 0, 100],
-            cport: 40000,
-            vport: 80,
-            rip: [10, 2, 0, 11],
-            lip: [10, 2, 0, 100],
-            rport: 8080,
-            lport: 5000,
-            protocol: Protocol::Tcp,
-            state: State::Established,
-            flags: Flags::default(),
-            seq_delta: 0,
-            timestamp_delta: 0,
-            stamp: Tick(900),
-            real_server: 3,
-            next_hop_inbound: 0,
-            next_hop_outbound: 0,
-            next_seq_inbound: 0,
-            next_seq_outbound: 0,
-            checksum_delta: 0,
-            route_epoch: 0,
-            packets: 12,
-        };
-        let cold = Cold {
-            timer_next: 0,
-            timer_prev: 0,
-            reclaim_next: 0,
-            reclaim_prev: 0,
-            lease_slot: 0,
-            created: Tick(500),
-            client_isn: 0,
-            server_isn: 0,
-            fin_inbound: 0,
-            fin_outbound: 0,
-            last_timestamp: 0,
-            service: 2,
-            timer_slot: 0,
-            reserved: [0; 14],
-        };
+        let (mut hot, mut cold) = (Hot::new_zeroed(), Cold::new_zeroed());
+        (hot.cip, hot.vip, hot.rip, hot.lip) =
+            ([10, 1, 0, 1], [10, 1, 0, 100], [10, 2, 0, 11], [10, 2, 0, 100]);
+        (hot.cport, hot.vport, hot.rport, hot.lport) = (40000, 80, 8080, 5000);
+        (hot.state, hot.stamp, cold.created) = (State::Established, Tick(900), Tick(500));
         let six = |n: u8| Address::from_v6([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]);
         (hot, cold, Wide { cip: six(1), vip: six(2), rip: six(3), lip: six(4) })
     }

@@ -16,14 +16,15 @@ use fullnat::control::{
 };
 use fullnat::id::{PoolId, PortId, RealServerId, ServiceId, WorkerId};
 use fullnat::path::drop_reason::{DropCounters, DropReason};
-use fullnat::service::scheduler::Scheduler;
+use fullnat::path::neighbour::NeighbourState;
+use fullnat::service::scheduler::{Algorithm, HashFlags, Scheduler};
 use fullnat::service::snapshot::{self, Snapshot};
 use fullnat::session::{Flags, SessionIndex, State, Timeouts};
 use fullnat::wire::{Address, Protocol};
 use fullnat::worker::mailbox::{Answer, Request, WorkerEnd, mailbox};
 use fullnat::worker::published::{Counter, Counters, PortCounters, Published};
 use fullnat::worker::records::{
-    LeaseRecord, NeighbourRecord, NeighbourState, RealServerRecord, SessionRecord,
+    LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionRecord,
 };
 use serde_json::{Value, json};
 
@@ -197,7 +198,7 @@ impl Configuration for FakeConfiguration {
     fn retire(&mut self, in_use: &InUse) {
         // The fake workers have sessions at every real server and leases from the first local address.
         assert!(in_use.real_servers.contains(&RealServerId(0)));
-        assert_eq!(in_use.local_addresses.iter().collect::<Vec<_>>(), [&(PoolId(0), v4(2, 100))]);
+        assert_eq!(in_use.local_addresses.iter().collect::<Vec<_>>(), [&v4(2, 100)]);
     }
 
     fn save(&mut self) -> Result<PathBuf, Refusal> {
@@ -271,6 +272,7 @@ fn snapshot_of(document: &Value, generation: u64) -> Arc<Snapshot> {
         services,
         listeners: Default::default(),
         real_servers,
+        real_server_addresses: hashbrown::HashSet::with_hasher(ahash::RandomState::new()),
         pools: vec![Some(pool)],
         steering: Default::default(),
         refuse: snapshot::Refusal { answer: true, per_second: 1000 },
@@ -279,7 +281,7 @@ fn snapshot_of(document: &Value, generation: u64) -> Arc<Snapshot> {
 
 /// The fake workers schedule nothing.
 fn scheduler() -> Scheduler {
-    Scheduler {}
+    Scheduler::new(Algorithm::RoundRobin, HashFlags::default(), [])
 }
 
 fn port(id: u16, name: &str, address: Address) -> snapshot::PortView {
@@ -370,6 +372,11 @@ fn work(
                 page.fill(2, |index| Some(lease(index)));
                 Answer::Leases(page)
             }
+            Request::LocalAddresses(mut page) => {
+                page.fill(2, |index| Some(local_address(index)));
+                Answer::LocalAddresses(page)
+            }
+            Request::LinkUp(_) => Answer::Noted,
             Request::RealServers(mut page) => {
                 page.fill(snapshot.real_servers.len() as u32, |index| Some(real_server(index)));
                 Answer::RealServers(page)
@@ -408,21 +415,32 @@ fn neighbour(index: u32) -> NeighbourRecord {
         address: v4(1 + index as u8, 1),
         mac: (index == 0).then_some([2, 0, 0, 0, 0, 0xaa]),
         state: if index == 0 { NeighbourState::Reachable } else { NeighbourState::Incomplete },
-        age: 1234,
-        held: index as u16,
+        age_ticks: 1234,
+        queue_len: index as u16,
+        references: 1,
     }
 }
 
 fn lease(index: u32) -> LeaseRecord {
     LeaseRecord {
         pool: PoolId(0),
-        lip: v4(2, 100),
         rip: v4(2, 11 + index as u8),
         rport: 8080,
         protocol: Protocol::Tcp,
         ports: 32_256,
         leased: 2500,
-        finished: 10,
+        resting: 10,
+        refused: index,
+    }
+}
+
+fn local_address(index: u32) -> LocalAddressRecord {
+    let leased = if index == 0 { 5000 } else { 0 };
+    LocalAddressRecord {
+        address: v4(2, 100 + index as u8),
+        pool: Some(PoolId(0)),
+        leased,
+        resting: 20 * (1 - index),
     }
 }
 

@@ -292,30 +292,32 @@ pub fn routes(routes: &[view::Route]) -> String {
 
 /// `pools`
 pub fn pools(pools: &[view::Pool]) -> String {
-    let mut sheet = Sheet::new(&[
-        "POOL",
-        "PORT",
-        "L4 PORTS",
-        "PROTOCOL",
-        "REAL SERVER",
-        ">LEASED",
-        ">RESTING",
-        ">REFUSED",
-        ">ROOM",
-        ">USED",
-    ]);
+    let header =
+        ["POOL", "PORT", "L4 PORTS", "WHAT", "ADDRESS", ">LEASED", ">RESTING", ">ROOM", ">USED", ">REFUSED"];
+    let mut sheet = Sheet::new(&header);
     for pool in pools {
         let head = || [text(&pool.name), text(&pool.port), text(&pool.l4_ports)];
+        for local in &pool.by_address {
+            sheet.row(head().into_iter().chain([
+                text("local"),
+                text(&local.address),
+                number(count(local.leased)),
+                number(count(local.resting)),
+                number("-"),
+                number("-"),
+                number("-"),
+            ]));
+        }
         for to in &pool.by_real_server {
             let used = if to.ports == 0 { 0.0 } else { to.leased as f64 / to.ports as f64 };
             sheet.row(head().into_iter().chain([
-                text(&to.protocol),
+                text(format!("to {}", to.protocol)),
                 text(&to.address),
                 number(count(to.leased)),
                 number(count(to.resting)),
-                number(count(to.refused)),
                 number(count(to.ports)),
                 number(percent(used)),
+                number(count(to.refused)),
             ]));
         }
     }

@@ -34,9 +34,6 @@ pub struct Dataplane {
     /// Packet buffers of all ports together. Left out: derived from queues, rings and workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mbufs: Option<i64>,
-    /// Most packets a worker takes from a queue at once, 1 to 32.
-    #[serde(default = "Dataplane::default_burst")]
-    pub burst: i64,
     /// Descriptors of each receive queue, a power of two.
     #[serde(default = "Dataplane::default_ring")]
     pub rx_ring: i64,
@@ -63,10 +60,6 @@ impl Dataplane {
         1_000_000
     }
 
-    fn default_burst() -> i64 {
-        32
-    }
-
     fn default_ring() -> i64 {
         1024
     }
@@ -87,7 +80,6 @@ impl Default for Dataplane {
             sessions_max: Self::default_sessions_max(),
             huge_pages: HugePages::Auto,
             mbufs: None,
-            burst: Self::default_burst(),
             rx_ring: Self::default_ring(),
             tx_ring: Self::default_ring(),
             hand_off_ring: Self::default_hand_off_ring(),

@@ -37,7 +37,6 @@ pub(super) fn dataplane(
             "or leave it out: it is derived from queues and workers",
         )
     });
-    let burst = found.number(at("burst"), written.burst, 1..=32, "");
     let rx_ring = ring(at("rx_ring"), written.rx_ring, 64..=32_768, found);
     let tx_ring = ring(at("tx_ring"), written.tx_ring, 64..=32_768, found);
     let hand_off_ring = ring(at("hand_off_ring"), written.hand_off_ring, 64..=1 << 20, found);
@@ -54,7 +53,6 @@ pub(super) fn dataplane(
         sessions_max: sessions_max?,
         huge_pages,
         mbufs: transpose(mbufs)?,
-        burst: burst?,
         rx_ring: rx_ring?,
         tx_ring: tx_ring?,
         hand_off_ring: hand_off_ring?,

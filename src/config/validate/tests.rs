@@ -71,7 +71,6 @@ const GATEWAY: &[Case] = &[
         "dataplane.control_core",
         "a core that worker_cores does not list",
     ),
-    ("workers = 2", "workers = 2\nburst = 33", "dataplane.burst", "write 1 to 32"),
     ("workers = 2", "workers = 2\nrx_ring = 1000", "dataplane.rx_ring", "write 512 or 1024"),
     ("workers = 2", "workers = 2\nrss_key = \"6d5a\"", "dataplane.rss_key", "80 or 104 hexadecimal digits"),
     ("100_000", "100", "dataplane.sessions_max", "write 1024 to"),

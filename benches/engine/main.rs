@@ -1,0 +1,171 @@
+//! The engine, measured inside one process: no devices, no kernel, no other core.
+//!
+//! `cargo bench --no-default-features --bench engine -- CASE [OPTIONS]` prints one JSON object per result and tells
+//! people on the standard error how it goes. `scripts/bench.sh` runs it and everything else.
+
+mod buffer;
+mod clock;
+mod count;
+mod cycles;
+mod frame;
+mod lab;
+mod memory;
+mod new_sessions;
+mod parts;
+mod population;
+mod reference;
+mod statistics;
+mod toa;
+mod workers;
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use frame::Kind;
+use new_sessions::Beginning;
+
+/// Measures the engine inside one process.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    case: Case,
+    /// The core to run on
+    #[arg(long, global = true)]
+    core: Option<usize>,
+    /// Do without reserved huge pages
+    #[arg(long, global = true)]
+    small_pages: bool,
+    /// What cargo adds
+    #[arg(long, global = true, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Case {
+    /// Cycles per packet of the path alone
+    Cycles {
+        /// Numbers of live sessions
+        #[arg(long, value_delimiter = ',', default_value = "65536,1000000,4000000,10000000")]
+        sessions: Vec<u32>,
+        /// Kinds of frames: udp4, tcp4, udp6, tcp6
+        #[arg(long, value_delimiter = ',', default_value = "udp4,tcp4,udp6,tcp6", value_parser = kind)]
+        kinds: Vec<Kind>,
+        /// Seconds to measure each
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        /// Leave out the Zipf run
+        #[arg(long)]
+        no_zipf: bool,
+    },
+    /// Cycles per new session, its end included
+    NewSessions {
+        /// What begins: udp, syn, life
+        #[arg(long, value_delimiter = ',', default_value = "udp,syn,life", value_parser = beginning)]
+        beginnings: Vec<Beginning>,
+        /// Percentages of the local pool in use
+        #[arg(long, value_delimiter = ',', default_value = "10,50,90,99")]
+        pool_use: Vec<u32>,
+        /// Seconds to measure each
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
+    /// Bytes per live session
+    Memory {
+        /// Numbers of live sessions
+        #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
+        sessions: Vec<u32>,
+        /// Kinds of frames
+        #[arg(long, value_delimiter = ',', default_value = "tcp4,tcp6", value_parser = kind)]
+        kinds: Vec<Kind>,
+    },
+    /// The client's address in every request, against none
+    Toa {
+        /// Numbers of live sessions
+        #[arg(long, value_delimiter = ',', default_value = "1000,1000000")]
+        sessions: Vec<u32>,
+        /// Seconds to measure each
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
+    /// Run a part once, for callgrind to count; without a name: list them
+    Count {
+        /// As listed
+        name: Option<String>,
+    },
+    /// Several workers against one
+    Workers {
+        /// Numbers of workers; those beyond the cores are left out
+        #[arg(long, value_delimiter = ',', default_value = "2,4,8")]
+        counts: Vec<u16>,
+        /// Live sessions of all workers together
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: u32,
+        /// Seconds to measure each
+        #[arg(long, default_value_t = 4.0)]
+        seconds: f64,
+    },
+}
+
+fn beginning(name: &str) -> Result<Beginning, String> {
+    match name {
+        "udp" => Ok(Beginning::Udp),
+        "syn" => Ok(Beginning::Syn),
+        "life" => Ok(Beginning::Life),
+        _ => Err(format!("no beginning {name}: udp, syn, life")),
+    }
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| format!("no kind {name}: udp4, tcp4, udp6, tcp6"))
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if let Some(core) = arguments.core {
+        pin(core);
+    }
+    let huge_pages = !arguments.small_pages;
+    match arguments.case {
+        Case::Cycles { sessions, kinds, seconds, no_zipf } => cycles::run(&cycles::Settings {
+            sessions,
+            kinds,
+            duration: Duration::from_secs_f64(seconds),
+            zipf: !no_zipf,
+            huge_pages,
+        }),
+        Case::NewSessions { beginnings, pool_use, seconds } => new_sessions::run(&new_sessions::Settings {
+            beginnings,
+            pool_use,
+            duration: Duration::from_secs_f64(seconds),
+            huge_pages,
+        }),
+        Case::Memory { sessions, kinds } => memory::run(&sessions, &kinds),
+        Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
+        Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
+        Case::Count { name: Some(name) } => match count::run(&name) {
+            Some(times) => println!("{times}"),
+            None => {
+                eprintln!("nothing is called {name:?}; `count` without a name lists everything");
+                std::process::exit(2);
+            }
+        },
+        Case::Workers { counts, sessions, seconds } => {
+            workers::run(&counts, sessions, Duration::from_secs_f64(seconds));
+        }
+    }
+}
+
+/// Keeps this thread on a core.
+fn pin(core: usize) {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(core)
+        .and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set))
+        .unwrap_or_else(|error| {
+            eprintln!("cannot run on core {core}: {error}");
+            std::process::exit(1);
+        });
+}

@@ -1,0 +1,75 @@
+"""What a change did: instruction counts and cycles of this tree beside those of another commit.
+
+Both are built and measured here and now. The cycles of the two programs are taken in turn, several times.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import instructions
+import machine
+
+ROUNDS = 4
+CYCLES = ["cycles", "--sessions", "65536,1000000", "--seconds", "0.5", "--no-zipf", "--small-pages"]
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh compare", description=__doc__)
+    parser.add_argument("base", help="a commit, branch or tag")
+    options = parser.parse_args(arguments)
+    ours = machine.build_bench("engine")
+    with tempfile.TemporaryDirectory(prefix="fullnat-compare-") as directory:
+        tree = f"{directory}/base"
+        subprocess.run(["git", "-C", machine.ROOT, "worktree", "add", "--detach", tree, options.base], check=True,
+                       stdout=subprocess.DEVNULL)
+        try:
+            theirs = _build(tree, f"{directory}/target")
+            _counts(theirs, ours)
+            _cycles(theirs, ours)
+        finally:
+            subprocess.run(["git", "-C", machine.ROOT, "worktree", "remove", "--force", tree], check=True)
+    return 0
+
+
+def _build(tree, target):
+    """The bench of the other commit, in a target directory of its own."""
+    machine.say(f"building the bench of {tree}")
+    done = subprocess.run(
+        ["cargo", "bench", "--no-default-features", "--bench", "engine", "--no-run", "--message-format=json"], cwd=tree,
+        env={**os.environ, "CARGO_TARGET_DIR": target}, check=True, stdout=subprocess.PIPE, text=True)
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "engine":
+            return message["executable"]
+    raise RuntimeError("that commit has no bench named engine")
+
+
+def _counts(theirs, ours):
+    machine.say("counting instructions")
+    lines, _ = instructions.compare(instructions.count_all(ours), instructions.count_all(theirs))
+    print("instructions\n" + "\n".join(lines))
+
+
+def _cycles(theirs, ours):
+    samples = {}
+    for turn in range(ROUNDS):
+        machine.say(f"cycles, round {turn + 1} of {ROUNDS}")
+        for name, binary in (("base", theirs), ("now", ours)):
+            core = str(machine.cores()[0])
+            done = subprocess.run([binary, *CYCLES, "--core", core], capture_output=True, text=True, check=True)
+            for entry in map(json.loads, done.stdout.splitlines()):
+                key = f"{entry['params']['kind']}, {entry['params']['sessions']:,} sessions"
+                samples.setdefault(key, {}).setdefault(name, []).append(entry["ratio"])
+    print("\ncycles per packet, as a multiple of the two-line probe")
+    for key, both in samples.items():
+        before, now = statistics.median(both["base"]), statistics.median(both["now"])
+        print(f"{key:32} {before:10.2f} -> {now:10.2f}  {now / before - 1:+7.1%}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

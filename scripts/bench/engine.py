@@ -1,0 +1,116 @@
+"""The cases that run inside one process: `cycles`, `new-sessions`, `memory`, `toa`, `workers` (benches/engine)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import machine
+from results import describe_goal
+
+# Huge pages of 2 MiB for the largest run: the table and as much again for the reference.
+PAGES_PER_MILLION = 160
+
+
+def cycles(context):
+    """Cycles per packet of the path alone."""
+    sessions = "65536,1000000" if context.quick else "65536,1000000,4000000,10000000"
+    options = ["--sessions", sessions, "--seconds", "0.5" if context.quick else "3"]
+    if context.quick:
+        options += ["--kinds", "udp4,tcp4"]
+    figures = {}
+    for entry in _run("cycles", options, 1 if context.quick else 10):
+        params = entry["params"]
+        figures[params["kind"], params["sessions"], params["draw"]] = entry["value"]
+        if params["draw"] == "uniform" and params["kind"] == "udp4" and params["sessions"] >= 1_000_000:
+            entry["goal"] = describe_goal(("<=", 3, "ratio"), entry["value"], entry["ratio"])
+        yield entry
+    yield from _families(figures)
+
+
+def _families(figures):
+    """IPv6 and TCP against IPv4 UDP, from the same run: rates, so that more is better."""
+    for (kind, sessions, draw), value in figures.items():
+        base = figures.get(("udp4", sessions, draw))
+        if kind != "udp4" and draw == "uniform" and base:
+            yield {
+                "case": "cycles", "params": {"kind": kind, "sessions": sessions, "compared": "rate"},
+                "value": value, "unit": "cycles/packet", "reference": "udp4", "reference_value": base,
+                "ratio": round(base / value, 3), "runs": {},
+                "goal": describe_goal((">=", 0.9, "ratio"), value, base / value),
+            }
+
+
+def new_sessions(context):
+    """Cycles per new session."""
+    options = ["--pool-use", "10,99" if context.quick else "10,50,90,99", "--seconds", "0.5" if context.quick else "3"]
+    if context.quick:
+        options += ["--beginnings", "syn"]
+    at_ten = {}
+    for entry in _run("new-sessions", options, 2):
+        params = entry["params"]
+        if params["pool_use"] == 10:
+            at_ten[params["beginning"]] = entry["value"]
+            if params["beginning"] != "life":
+                entry["goal"] = describe_goal(("<=", 1000, "value"), entry["value"], None)
+        yield entry
+        base = at_ten.get(params["beginning"])
+        if params["pool_use"] == 99 and base:
+            ratio = base / entry["value"]
+            yield {**entry, "params": {**params, "compared": "rate"}, "reference": "at 10 % of the pool",
+                   "reference_value": base, "ratio": round(ratio, 3), "runs": {},
+                   "goal": describe_goal((">=", 0.5, "ratio"), entry["value"], ratio)}
+
+
+def memory(context):
+    """Bytes per live session."""
+    options = ["--sessions", "1000000" if context.quick else "1000000,10000000"]
+    for entry in _run("memory", options, 0):
+        bound = 160 if entry["params"]["kind"].endswith("4") else 224
+        yield {**entry, "goal": describe_goal(("<=", bound, "value"), entry["value"], None)}
+
+
+def toa(context):
+    """TOA in every request against none."""
+    options = ["--sessions", "1000" if context.quick else "1000,1000000", "--seconds", "0.5" if context.quick else "3"]
+    for entry in _run("toa", options, 4):
+        yield {**entry, "goal": describe_goal((">=", 0.85, "ratio"), entry["value"], entry["ratio"])}
+
+
+def workers(context):
+    """Two and more workers against one."""
+    options = ["--seconds", "1" if context.quick else "6"]
+    if context.quick:
+        options += ["--sessions", "200000"]
+    for entry in _run("workers", options, 0, pinned=False):
+        if entry["params"]["workers"] == 2 and entry["params"]["steered_by"] == "device":
+            entry["goal"] = describe_goal((">=", 1.8, "ratio"), entry["value"], entry["ratio"])
+        yield entry
+
+
+def _run(case, options, millions, pinned=True):
+    """Runs the program; its results as they come."""
+    binary = _binary()
+    if pinned:
+        options = [*options, "--core", str(machine.cores()[0])]
+    with machine.huge_pages(millions * PAGES_PER_MILLION * 2 + 64 if millions else 0):
+        process = subprocess.Popen([binary, case, *options], stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
+        try:
+            for line in process.stdout:
+                yield {"goal": None, **json.loads(line)}
+            if process.wait() != 0:
+                raise RuntimeError(f"{case}: the program ended with {process.returncode}")
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+_built = {}
+
+
+def _binary():
+    """Built once; FULLNAT_BENCH_ENGINE names one that is there already."""
+    if "engine" not in _built:
+        _built["engine"] = os.environ.get("FULLNAT_BENCH_ENGINE") or machine.build_bench("engine")
+    return _built["engine"]

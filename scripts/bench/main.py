@@ -1,0 +1,86 @@
+"""Runs the cases, shows how it goes, prints the table, writes JSON, curves and the history.
+
+Absolute times wander on shared machines: every figure is a ratio to a reference that ran interleaved with it.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import traceback
+
+import engine
+import forward
+import machine
+import real
+import results
+
+CASES = {
+    "forward": forward.run,
+    "cycles": engine.cycles,
+    "new-sessions": engine.new_sessions,
+    "workers": engine.workers,
+    "memory": engine.memory,
+    "toa": engine.toa,
+    "real": real.run,
+}
+HISTORY = machine.OUTPUT / "history.jsonl"
+
+
+class Context:
+    """What every case gets."""
+
+    def __init__(self, quick, directory):
+        self.quick, self.directory = quick, directory
+
+
+def main():
+    options = arguments()
+    machine.OUTPUT.mkdir(parents=True, exist_ok=True)
+    if not options.no_build:
+        machine.build_programs()
+    facts = {"machine": machine.describe(), "commit": machine.commit(),
+             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-bench-"))
+    found, failed = [], []
+    try:
+        for name in options.cases or CASES:
+            machine.say(f"case {name}")
+            try:
+                for entry in CASES[name](Context(options.quick, directory)):
+                    found.append({**entry, **facts})
+                    machine.say(results.table([entry]).splitlines()[-1])
+            except Exception:  # a case that fails does not take the others' figures along
+                traceback.print_exc()
+                failed.append(name)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    keep(found, options.json)
+    print(results.table(found))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE",
+                        help=f"what to measure: {', '.join(CASES)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="less than three minutes: fewer sizes, shorter windows")
+    parser.add_argument("--json", metavar="FILE", help="write one JSON object per figure")
+    parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
+    return parser.parse_args()
+
+
+def keep(found, path):
+    if path:
+        results.write_lines(found, path)
+    with open(HISTORY, "a", encoding="utf-8") as history:
+        for entry in found:
+            history.write(json.dumps(entry) + "\n")
+
+
+if __name__ == "__main__":
+    main()

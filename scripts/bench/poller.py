@@ -1,0 +1,158 @@
+"""Two processes that poll the same core, one at a time: the other is stopped by a signal.
+
+Packets are counted by the processes themselves, time is what the polling thread had of the core
+(`/proc/PID/task/TID/schedstat`): whoever else runs on the machine takes cache lines and memory bandwidth from both,
+but no time that is counted.
+"""
+
+import contextlib
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from machine import ROOT, program
+
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+from rig.control import Control  # noqa: E402
+from rig.netns import wait_until  # noqa: E402
+
+
+class Poller:
+    """A process with one polling thread."""
+
+    THREAD = None
+
+    def __init__(self, log):
+        self.log = pathlib.Path(log)
+        self.process = None
+
+    def _spawn(self, argv, stdin=subprocess.DEVNULL):
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen([str(a) for a in argv], stdin=stdin, stdout=log, stderr=subprocess.STDOUT)
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def check_alive(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.process.args[0]} ended with {self.process.returncode}\n{self.output()[-2000:]}")
+
+    def _thread(self):
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            if re.fullmatch(self.THREAD, (task / "comm").read_text().strip()):
+                return task
+        raise RuntimeError(f"no thread {self.THREAD}:\n{self.output()[-2000:]}")
+
+    def core_seconds(self):
+        """Seconds the polling thread has had of its core."""
+        return int((self._thread() / "schedstat").read_text().split()[0]) / 1e9
+
+    def packets(self):
+        """Packets received so far."""
+        raise NotImplementedError
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def rate(self, seconds):
+        """Packets per second of core time; the caches get a tenth of the time to warm up."""
+        self.resume()
+        try:
+            time.sleep(seconds / 5)
+            packets, core = self.packets(), self.core_seconds()
+            time.sleep(seconds)
+            return (self.packets() - packets) / (self.core_seconds() - core)
+        finally:
+            self.pause()
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.resume()
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Gateway(Poller):
+    """fullnatd with one worker."""
+
+    THREAD = r"fullnat-w0"
+
+    def __init__(self, directory, toml, name="fullnatd"):
+        super().__init__(pathlib.Path(directory) / f"{name}.log")
+        self.socket = pathlib.Path(directory) / f"{name}.sock"
+        config = pathlib.Path(directory) / f"{name}.toml"
+        config.write_text(toml.replace("@SOCKET@", str(self.socket)))
+        self.control = Control(self.socket, timeout=60)
+        self._spawn([program("fullnatd"), "--config", config])
+        wait_until(self._ready, 60, lambda: f"fullnatd is not ready\n{self.output()}")
+
+    def _ready(self):
+        self.check_alive()
+        return "ready" in self.output().splitlines() and self.control.alive()
+
+    def worker(self):
+        """The counters of the worker."""
+        return self.control.get("/v1/workers")[0]
+
+    def packets(self):
+        return self.worker()["rx_packets"]
+
+
+class Testpmd(Poller):
+    """dpdk-testpmd in one forwarding mode."""
+
+    THREAD = r"lcore-worker-\d+|rte-worker-\d+"
+
+    def __init__(self, directory, mode, eal, arguments):
+        super().__init__(pathlib.Path(directory) / f"testpmd-{mode}.log")
+        # unbuffered, or its answers stay in its pocket
+        self._spawn(["stdbuf", "-o0", "dpdk-testpmd", *eal, "--", "-i", f"--forward-mode={mode}", *arguments], subprocess.PIPE)
+        wait_until(self._ready, 60, lambda: f"testpmd is not ready\n{self.output()[-2000:]}")
+        self._command("start")
+
+    def _ready(self):
+        self.check_alive()
+        return "testpmd>" in self.output()
+
+    def _command(self, text):
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def packets(self):
+        seen = len(self.output())
+        self._command("show port stats 0")
+        answer = wait_until(lambda: re.search(r"RX-packets:\s*(\d+).*TX-packets", self.output()[seen:], re.DOTALL), 10,
+                            "an answer of testpmd")
+        return int(answer[1])
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.resume()
+            with contextlib.suppress(OSError):
+                self._command("quit")
+                self.process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+        super().stop()
+
+
+def interleave(pollers, seconds, rounds):
+    """Rates of every poller in turn, A B A B ...: {name: [rate, ...]}."""
+    rates = {name: [] for name in pollers}
+    for poller in pollers.values():
+        poller.pause()
+    for _ in range(rounds):
+        for name, poller in pollers.items():
+            poller.check_alive()
+            rates[name].append(poller.rate(seconds))
+    return rates

@@ -1,0 +1,47 @@
+//! The phases of a burst, and a stop-watch at their borders that is not there where nobody looks.
+//!
+//! [`super::Engine::process`] runs with `()`, whose calls are empty and leave no instruction;
+//! [`super::Engine::process_observed`] takes a real one. Both are the same code.
+
+/// What a burst goes through, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Phase {
+    /// headers checked, flows described
+    Classify,
+    /// flows of other workers handed over; nothing with one worker
+    Steer,
+    /// keys hashed, buckets asked for
+    Hash,
+    /// tags compared, sessions asked for
+    Probe,
+    /// keys compared, state, rewrite, transmit
+    Forward,
+}
+
+impl Phase {
+    /// Every phase, in order.
+    pub const ALL: [Phase; 5] = [Phase::Classify, Phase::Steer, Phase::Hash, Phase::Probe, Phase::Forward];
+
+    /// As it is called in results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Classify => "classify",
+            Phase::Steer => "steer",
+            Phase::Hash => "hash",
+            Phase::Probe => "probe",
+            Phase::Forward => "forward",
+        }
+    }
+}
+
+/// Somebody who wants to know when a phase of a burst has ended.
+pub trait Observer {
+    /// `phase` is over for the whole burst.
+    fn ended(&mut self, phase: Phase);
+}
+
+impl Observer for () {
+    #[inline(always)]
+    fn ended(&mut self, _: Phase) {}
+}

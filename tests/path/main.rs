@@ -1,0 +1,24 @@
+//! The packet path without DPDK: gateways made from configuration text, frames in, frames out, every counter.
+//!
+//! Only the public API is used. [`rig`] holds a gateway of any number of workers, answers its ARP and ND questions, moves
+//! hand-offs between the workers and holds every frame that leaves against the invariants: checksums right by a parser
+//! that is not ours, no inner address outside and no client's inside, books that balance, buffers that return. The
+//! modules are named after the groups of `tests/conformance.tsv`.
+
+mod accounting;
+mod checksums;
+mod configuration;
+mod damage;
+mod ethernet;
+mod guests;
+mod icmp;
+mod ip;
+mod mtu;
+mod pools;
+mod random_walk;
+mod reasons;
+mod rig;
+mod tcp;
+mod tcp_end;
+mod toa;
+mod udp;

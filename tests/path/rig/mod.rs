@@ -1,0 +1,642 @@
+//! A gateway between two links: engines, manual clock, neighbours that answer, books that are checked.
+//!
+//! ```text
+//!  clients 10.1.0.1, .2   2001:db8:1::1, ::2      wan | engines | lan      real servers 10.2.0.11, .12  2001:db8:2::11, ::12
+//!  VIPs    10.1.0.100     2001:db8:1::100             |  1..4   |          LIPs         10.2.0.100-     2001:db8:2::100-
+//! ```
+//!
+//! Frames reach the workers in turn, whoever is their home, as from a device without RSS.
+
+pub mod conversation;
+pub mod frame;
+pub mod seen;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use fullnat::clock::{Now, Tick};
+use fullnat::config::{PortFacts, Slots, parse};
+use fullnat::id::{PortId, WorkerId};
+use fullnat::path::drop_reason::DropReason;
+use fullnat::path::heap::{HeapPacket, Sent, Shape, TestIo};
+use fullnat::path::neighbour::NeighbourConfig;
+use fullnat::path::packet::HandOff;
+use fullnat::path::{Engine, ShardConfig};
+use fullnat::session::{SessionIndex, State};
+use fullnat::steering::Steering;
+use fullnat::wire::{Protocol, Tuple};
+
+use frame::{ETH, arp, ethernet, nd};
+use seen::Seen;
+
+pub const WAN: PortId = PortId(0);
+pub const LAN: PortId = PortId(1);
+pub const WAN_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
+pub const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0];
+
+/// Hosts on the two links; also the addresses that must not be seen on the other side.
+const HOSTS: [(PortId, &str, [u8; 6]); 8] = [
+    (WAN, "10.1.0.1", [2, 0, 0, 1, 0, 1]),
+    (WAN, "10.1.0.2", [2, 0, 0, 1, 0, 2]),
+    (WAN, "2001:db8:1::1", [2, 0, 0, 1, 0, 1]),
+    (WAN, "2001:db8:1::2", [2, 0, 0, 1, 0, 2]),
+    (LAN, "10.2.0.11", [2, 0, 0, 2, 0, 11]),
+    (LAN, "10.2.0.12", [2, 0, 0, 2, 0, 12]),
+    (LAN, "2001:db8:2::11", [2, 0, 0, 2, 0, 11]),
+    (LAN, "2001:db8:2::12", [2, 0, 0, 2, 0, 12]),
+];
+const INSIDE: [&str; 8] = [
+    "10.2.0.11",
+    "10.2.0.12",
+    "10.2.0.100",
+    "10.2.0.101",
+    "2001:db8:2::11",
+    "2001:db8:2::12",
+    "2001:db8:2::100",
+    "2001:db8:2::101",
+];
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The ports, routes and the pool of every configuration here.
+pub fn base(workers: usize) -> String {
+    format!(
+        r#"
+[dataplane]
+workers = {workers}
+sessions_max = {sessions}
+[[port]]
+name = "wan"
+device = "net_tap0"
+addresses = ["10.1.0.254/24", "2001:db8:1::fe/64"]
+mtu = 1500
+[[port]]
+name = "lan"
+device = "net_tap1"
+addresses = ["10.2.0.254/24", "2001:db8:2::fe/64"]
+mtu = 1500
+[[route]]
+to = "0.0.0.0/0"
+via = "10.1.0.1"
+[[route]]
+to = "::/0"
+via = "2001:db8:1::1"
+[[local_pool]]
+name = "pool"
+port = "lan"
+addresses = ["10.2.0.100-10.2.0.101", "2001:db8:2::100-2001:db8:2::101"]
+"#,
+        sessions = 1024 * workers,
+    )
+}
+
+/// A service `web` on one VIP with one real server on port 8080; `more` is TOML for the service's table.
+pub fn service(protocol: &str, vip: &str, rip: &str, more: &str) -> String {
+    let bracket = |ip: &str| if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    format!(
+        r#"
+[[service]]
+name = "web"
+listen = "{}:80"
+protocol = "{protocol}"
+scheduler = "rr"
+local_pool = "pool"
+{more}
+[[service.real_server]]
+address = "{}:8080"
+"#,
+        bracket(vip),
+        bracket(rip),
+    )
+}
+
+/// The families of a client's and a real server's side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Families {
+    pub client_v6: bool,
+    pub server_v6: bool,
+}
+
+impl Families {
+    pub const ALL: [Families; 4] = [
+        Families { client_v6: false, server_v6: false },
+        Families { client_v6: true, server_v6: true },
+        Families { client_v6: false, server_v6: true },
+        Families { client_v6: true, server_v6: false },
+    ];
+
+    pub const V4: Families = Families::ALL[0];
+
+    pub fn client(self) -> IpAddr {
+        ip(if self.client_v6 { "2001:db8:1::1" } else { "10.1.0.1" })
+    }
+
+    pub fn vip(self) -> IpAddr {
+        ip(if self.client_v6 { "2001:db8:1::100" } else { "10.1.0.100" })
+    }
+
+    pub fn rip(self) -> IpAddr {
+        ip(if self.server_v6 { "2001:db8:2::11" } else { "10.2.0.11" })
+    }
+
+    /// [`base`] and a [`service`] of these families.
+    pub fn config(self, workers: usize, protocol: &str, more: &str) -> String {
+        base(workers) + &service(protocol, &self.vip().to_string(), &self.rip().to_string(), more)
+    }
+}
+
+/// What differs from the usual gateway.
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub shape: Shape,
+    pub mtu: [u16; 2],
+    pub checksum_offload: bool,
+    pub partial_checksums: bool,
+    pub neighbours_max: u16,
+    pub guests_max: usize,
+    pub books_max: usize,
+    pub refusals_per_second: u32,
+    /// whether the hosts are known before the test and answer during it
+    pub hosts_answer: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            shape: Shape::default(),
+            mtu: [1500, 1500],
+            checksum_offload: false,
+            partial_checksums: false,
+            neighbours_max: 256,
+            guests_max: 256,
+            books_max: 256,
+            refusals_per_second: 100_000,
+            hosts_answer: true,
+        }
+    }
+}
+
+/// The gateway and the links on both sides.
+pub struct Rig {
+    pub engines: Vec<Engine<HeapPacket>>,
+    pub ios: Vec<TestIo>,
+    pub now: Now,
+    pub options: Options,
+    /// Whether frames that were damaged on purpose may leave with wrong L4 checksums.
+    pub damaged: bool,
+    /// Whether clients and real servers share addresses (hairpin), so that none is foreign to either side.
+    pub hairpin: bool,
+    slots: Slots,
+    facts: [PortFacts; 2],
+    steering: Arc<Steering>,
+    rings: VecDeque<(WorkerId, HandOff<HeapPacket>)>,
+    turn: usize,
+    /// What left and was neither ARP nor ND, since last taken.
+    sent: Vec<Seen>,
+    neighbour_answers: u64,
+    mark: BTreeMap<String, u64>,
+}
+
+impl Rig {
+    pub fn new(config: &str) -> Rig {
+        Rig::with(config, Options::default())
+    }
+
+    pub fn with(config: &str, options: Options) -> Rig {
+        let config = parse(config).unwrap_or_else(|error| panic!("{error}"));
+        let workers = config.dataplane.workers;
+        let steering = Arc::new(Steering::random(workers.into(), 128, [9; 32]).unwrap());
+        let facts = [(WAN_MAC, 0), (LAN_MAC, 1)].map(|(mac, at): (_, usize)| PortFacts {
+            mac,
+            mtu: options.mtu[at],
+            checksum_offload: options.checksum_offload,
+            partial_checksums: options.partial_checksums,
+        });
+        let (snapshot, slots) = Slots::new().apply(&config, &facts, steering.clone()).unwrap();
+        let snapshot = Arc::new(snapshot);
+        let now = Now { nanos: 1_000_000_000 };
+        let shard = |worker: u16| ShardConfig {
+            worker: WorkerId(worker),
+            workers,
+            sessions_max: config.dataplane.sessions_per_worker(),
+            huge_pages: false,
+            lease_books_max: options.books_max,
+            destinations_max: options.books_max,
+            guests_max: options.guests_max,
+            refusals_per_second: options.refusals_per_second,
+            neighbours: NeighbourConfig {
+                capacity: options.neighbours_max,
+                messages_per_second: 1_000_000,
+                worker: WorkerId(worker),
+                workers,
+                seed: 5,
+                ..NeighbourConfig::default()
+            },
+            seed: [worker as u8 + 1; 32],
+            isn_secret: [3; 16],
+        };
+        let engines = (0..workers).map(|worker| Engine::new(&shard(worker), snapshot.clone(), now).unwrap());
+        let mut rig = Rig {
+            engines: engines.collect(),
+            ios: (0..workers).map(|_| world(options.shape)).collect(),
+            now,
+            options,
+            damaged: false,
+            hairpin: false,
+            slots,
+            facts,
+            steering,
+            rings: VecDeque::new(),
+            turn: 0,
+            sent: Vec::new(),
+            neighbour_answers: 0,
+            mark: BTreeMap::new(),
+        };
+        // Until all announcements are out.
+        for _ in 0..8 {
+            rig.pass(1);
+        }
+        if options.hosts_answer {
+            rig.introduce_hosts();
+        }
+        rig.mark();
+        rig
+    }
+
+    /// Every host asks for the gateway, which so knows it.
+    fn introduce_hosts(&mut self) {
+        for (port, host, mac) in HOSTS {
+            let frame = match (ip(host), port) {
+                (IpAddr::V4(from), WAN) => arp(1, (mac, from.octets()), ([0; 6], [10, 1, 0, 254]), [0xff; 6]),
+                (IpAddr::V4(from), _) => arp(1, (mac, from.octets()), ([0; 6], [10, 2, 0, 254]), [0xff; 6]),
+                (from, WAN) => nd(135, mac, from, ip("2001:db8:1::fe"), ip("2001:db8:1::fe"), WAN_MAC),
+                (from, _) => nd(135, mac, from, ip("2001:db8:2::fe"), ip("2001:db8:2::fe"), LAN_MAC),
+            };
+            self.inject(0, port, &frame);
+        }
+    }
+
+    // Frames in
+
+    /// An IP packet from the host that has its source address, or from the router.
+    pub fn packet(&mut self, port: PortId, packet: &[u8]) -> Vec<Seen> {
+        let frame = self.framed(port, packet);
+        self.frame(port, &frame)
+    }
+
+    /// An IP packet from a client.
+    pub fn client(&mut self, packet: &[u8]) -> Vec<Seen> {
+        self.packet(WAN, packet)
+    }
+
+    /// An IP packet from a real server.
+    pub fn server(&mut self, packet: &[u8]) -> Vec<Seen> {
+        self.packet(LAN, packet)
+    }
+
+    /// A packet in the frame its sender would put it in.
+    pub fn framed(&self, port: PortId, packet: &[u8]) -> Vec<u8> {
+        let src = source_of(packet);
+        let host = HOSTS.iter().find(|(at, host, _)| *at == port && Some(ip(host)) == src);
+        let mac = host.map_or([2, 0, 0, port.0 as u8 + 1, 0, 1], |(_, _, mac)| *mac);
+        ethernet(if port == WAN { WAN_MAC } else { LAN_MAC }, mac, packet)
+    }
+
+    /// A frame, to the workers in turn.
+    pub fn frame(&mut self, port: PortId, frame: &[u8]) -> Vec<Seen> {
+        self.turn = (self.turn + 1) % self.engines.len();
+        self.frame_to(self.turn, port, frame)
+    }
+
+    /// A frame to one worker.
+    pub fn frame_to(&mut self, worker: usize, port: PortId, frame: &[u8]) -> Vec<Seen> {
+        self.inject(worker, port, frame);
+        self.take_sent()
+    }
+
+    /// Frames in one burst to one worker.
+    pub fn burst(&mut self, worker: usize, port: PortId, frames: &[Vec<u8>]) -> Vec<Seen> {
+        let mut packets = frames.iter().map(|frame| self.ios[worker].receive(frame)).collect();
+        self.process(worker, port, &mut packets);
+        self.take_sent()
+    }
+
+    /// A buffer to one worker.
+    pub fn buffer(&mut self, worker: usize, port: PortId, packet: HeapPacket) -> Vec<Seen> {
+        self.process(worker, port, &mut ArrayVec::from_iter([packet]));
+        self.take_sent()
+    }
+
+    fn inject(&mut self, worker: usize, port: PortId, frame: &[u8]) {
+        let packet = self.ios[worker].receive(frame);
+        self.process(worker, port, &mut ArrayVec::from_iter([packet]));
+    }
+
+    fn process(&mut self, worker: usize, port: PortId, packets: &mut ArrayVec<HeapPacket, 32>) {
+        self.engines[worker].process(&mut self.ios[worker], self.now, port, packets);
+        assert!(packets.is_empty());
+        self.settle();
+    }
+
+    /// Hand-offs in order until there are none; answers to the gateway's questions; the books.
+    fn settle(&mut self) {
+        loop {
+            for io in &mut self.ios {
+                self.rings.extend(io.handed_off.drain(..));
+            }
+            if let Some((to, item)) = self.rings.pop_front() {
+                let worker = to.index();
+                self.engines[worker].take(&mut self.ios[worker], self.now, item);
+                continue;
+            }
+            let sent: Vec<Sent> = self.ios.iter_mut().flat_map(TestIo::take_sent).collect();
+            if sent.is_empty() {
+                break;
+            }
+            sent.into_iter().for_each(|sent| self.look_at(sent));
+        }
+        self.check_books();
+    }
+
+    /// Everything that left: sound, and nothing in it of the other side.
+    fn look_at(&mut self, Sent { port, frame }: Sent) {
+        let own = if port == WAN { WAN_MAC } else { LAN_MAC };
+        assert_eq!(frame[6..12], own, "the source MAC");
+        if let Some(answer) = self.neighbour_answer(port, &frame) {
+            if self.options.hosts_answer {
+                self.neighbour_answers += 1;
+                self.inject(0, port, &answer);
+            }
+            return;
+        }
+        match Seen::read(port, &frame, self.damaged) {
+            Some(seen) if is_nd(&seen) => {}
+            Some(seen) => {
+                self.check_secrecy(&seen);
+                self.sent.push(seen);
+            }
+            None => {}
+        }
+    }
+
+    fn check_secrecy(&self, seen: &Seen) {
+        let mut frame = seen.frame.clone();
+        let clients: Vec<&str> = HOSTS.iter().filter(|host| host.0 == WAN).map(|host| host.1).collect();
+        let foreign = if seen.port == WAN { &INSIDE[..] } else { &clients[..] };
+        if let seen::L4::Tcp { options, .. } = &seen.l4 {
+            let toa =
+                seen::options(options).into_iter().find(|option| [28, 200, 253, 254].contains(&option[0]));
+            assert!(seen.port == LAN || toa.is_none(), "TOA on the client side: {options:02x?}");
+            if let Some(toa) = toa.map(<[u8]>::to_vec)
+                && let Some(at) = frame.windows(toa.len()).position(|window| window == toa)
+            {
+                frame[at..at + toa.len()].fill(0);
+            }
+        }
+        for address in foreign.iter().filter(|_| !self.hairpin) {
+            let found = match ip(address) {
+                IpAddr::V4(v4) => frame[ETH..].windows(4).any(|window| window == v4.octets()),
+                IpAddr::V6(v6) => frame[ETH..].windows(16).any(|window| window == v6.octets()),
+            };
+            assert!(!found, "{address} in a frame on the other side: {seen:?}");
+        }
+    }
+
+    /// A host's answer to a question of the gateway; `None` if the frame is none, an empty one from nobody.
+    fn neighbour_answer(&self, port: PortId, frame: &[u8]) -> Option<Vec<u8>> {
+        let host = |address: IpAddr| {
+            let found = HOSTS.iter().find(|(at, host, _)| *at == port && ip(host) == address);
+            found.map(|(_, _, mac)| *mac)
+        };
+        let own: [u8; 6] = frame[6..12].try_into().unwrap();
+        if frame[12..14] == [8, 6] && frame[21] == 1 && frame[28..32] != frame[38..42] {
+            let [target, sender] = [38, 28].map(|at| <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap());
+            return Some(arp(2, (host(IpAddr::from(target))?, target), (own, sender), own));
+        }
+        if frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135 {
+            let [target, sender] = [62, 22].map(|at| <[u8; 16]>::try_from(&frame[at..at + 16]).unwrap());
+            let target = IpAddr::from(target);
+            return Some(nd(136, host(target)?, target, IpAddr::from(sender), target, own));
+        }
+        None
+    }
+
+    pub fn take_sent(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.sent)
+    }
+
+    // Time and configuration
+
+    /// Lets so many ticks of 10 ms pass at once and gives every worker its turns.
+    pub fn pass_ticks(&mut self, ticks: u32) {
+        self.now.nanos += u64::from(ticks) * 10_000_000;
+        for _ in 0..4 {
+            for worker in 0..self.engines.len() {
+                self.engines[worker].tick(&mut self.ios[worker], self.now);
+                self.settle();
+            }
+        }
+    }
+
+    /// Lets seconds pass, one at a time.
+    pub fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.pass_ticks(Tick::PER_SECOND);
+        }
+    }
+
+    /// Replaces the configuration on all workers.
+    pub fn apply(&mut self, config: &str) {
+        let config = parse(config).unwrap_or_else(|error| panic!("{error}"));
+        let (snapshot, slots) = self.slots.apply(&config, &self.facts, self.steering.clone()).unwrap();
+        self.slots = slots;
+        let snapshot = Arc::new(snapshot);
+        for engine in &mut self.engines {
+            engine.apply(snapshot.clone(), self.now);
+        }
+        self.settle();
+    }
+
+    // What to look at
+
+    /// The worker whose packets with this tuple are.
+    pub fn home(&self, src: frame::End, dst: frame::End, protocol: Protocol) -> usize {
+        self.steering.home(&tuple(src, dst, protocol)).index()
+    }
+
+    pub fn sessions(&self) -> u32 {
+        self.engines.iter().map(|engine| engine.sessions().len()).sum()
+    }
+
+    /// The session of a packet with this tuple: worker and index.
+    pub fn find(
+        &self,
+        src: frame::End,
+        dst: frame::End,
+        protocol: Protocol,
+    ) -> Option<(usize, SessionIndex)> {
+        let tuple = tuple(src, dst, protocol);
+        let mut found =
+            self.engines.iter().enumerate().filter_map(|(worker, engine)| {
+                engine.sessions().find(&tuple).map(|(index, _)| (worker, index))
+            });
+        let first = found.next();
+        assert!(found.next().is_none(), "two workers have a session for {tuple:?}");
+        first
+    }
+
+    /// The state of the session of a packet with this tuple.
+    pub fn state(&self, src: frame::End, dst: frame::End) -> Option<State> {
+        let (worker, index) = self.find(src, dst, Protocol::Tcp)?;
+        Some(self.engines[worker].sessions().hot(index).state)
+    }
+
+    pub fn leases(&self) -> u32 {
+        self.engines.iter().flat_map(|engine| engine.pools().lips()).map(|lip| lip.leased).sum()
+    }
+
+    /// (active, inactive) of all real servers.
+    pub fn at_real_servers(&self) -> (u32, u32) {
+        let all = self.engines.iter().flat_map(|engine| engine.real_servers());
+        all.fold((0, 0), |sum, counters| (sum.0 + counters.active, sum.1 + counters.inactive))
+    }
+
+    pub fn buffers_alive(&self) -> usize {
+        self.ios.iter().map(TestIo::buffers_alive).sum()
+    }
+
+    pub fn held(&self) -> usize {
+        self.engines.iter().map(|engine| engine.neighbours().held()).sum()
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.engines.iter().map(|engine| engine.counters().drops.get(reason)).sum()
+    }
+
+    // Invariants
+
+    /// Every worker's books, at any time.
+    pub fn check_books(&self) {
+        for (worker, engine) in self.engines.iter().enumerate() {
+            let counters = engine.counters();
+            let held = engine.neighbours().held() as u64;
+            let came = counters.received + counters.taken + engine.originated();
+            let went = engine.transmitted() + counters.handed + counters.drops.total() + held;
+            assert_eq!(came, went, "the books of worker {worker}: {counters:?}, {held} held");
+        }
+        assert_eq!(self.buffers_alive(), self.held(), "buffers that nobody holds are alive");
+        let leases: u32 = self.leases();
+        assert_eq!(leases, self.sessions(), "every session has one lease and every lease a session");
+        let (active, inactive) = self.at_real_servers();
+        assert_eq!(active + inactive, self.sessions(), "sessions at the real servers");
+    }
+
+    /// Everything that is counted, over all workers, ARP and ND of the harness left out.
+    fn counted(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        let mut add = |name: &str, count: u64| *all.entry(name.to_owned()).or_insert(0) += count;
+        for engine in &self.engines {
+            let counters = engine.counters();
+            for (name, count) in [
+                ("received", counters.received),
+                ("originated", counters.originated),
+                ("transmitted", counters.transmitted),
+                ("sessions_created", counters.sessions_created),
+                ("sessions_ended", counters.sessions_ended),
+                ("leases_taken_over", counters.leases_taken_over),
+                ("toa_sent", counters.toa_sent),
+                ("toa_no_option_room", counters.toa_no_option_room),
+                ("toa_no_mtu_room", counters.toa_no_mtu_room),
+                ("toa_ahead", counters.toa_ahead),
+                ("refusals_limited", counters.refusals_limited),
+            ] {
+                add(name, count);
+            }
+            let no_local_port: u64 = engine.real_servers().iter().map(|server| server.no_local_port).sum();
+            add("no_local_port", no_local_port);
+            for reason in DropReason::ALL {
+                add(&format!("drop.{}", reason.name()), counters.drops.get(*reason));
+            }
+        }
+        for name in ["received", "drop.neighbour_message"] {
+            *all.get_mut(name).unwrap() -= self.neighbour_answers;
+        }
+        let handed: u64 = self.engines.iter().map(|engine| engine.counters().handed).sum();
+        let taken: u64 = self.engines.iter().map(|engine| engine.counters().taken).sum();
+        assert_eq!(handed, taken, "hand-offs on their way");
+        all
+    }
+
+    /// Counts from here on.
+    pub fn mark(&mut self) {
+        self.mark = self.counted();
+    }
+
+    /// Since the mark exactly these counters moved, by so much, and no others. Sets the mark anew.
+    #[track_caller]
+    pub fn moved(&mut self, expected: &[(&str, u64)]) {
+        let now = self.counted();
+        let was = |name: &String| self.mark.get(name).copied().unwrap_or(0);
+        let moved = now.iter().map(|(name, count)| (name.as_str(), count - was(name)));
+        let moved: BTreeMap<&str, u64> = moved.filter(|(_, by)| *by > 0).collect();
+        let expected: BTreeMap<&str, u64> = expected.iter().copied().filter(|(_, by)| *by > 0).collect();
+        assert_eq!(moved, expected);
+        self.mark = now;
+    }
+
+    /// Nothing left; one packet was dropped for this reason and nothing else happened.
+    #[track_caller]
+    pub fn only_drop(&mut self, out: &[Seen], reason: &str) {
+        assert!(out.is_empty(), "{out:?}");
+        self.moved(&[("received", 1), (&format!("drop.{reason}"), 1)]);
+    }
+
+    /// After all time-outs nothing is left of what happened.
+    pub fn finish(mut self) {
+        self.options.hosts_answer = false;
+        let mut waited = 0;
+        while self.sessions() > 0 || self.held() > 0 {
+            assert!(waited < 3600, "{} sessions do not end", self.sessions());
+            self.pass_ticks(5 * Tick::PER_SECOND);
+            waited += 5;
+        }
+        self.check_books();
+        assert_eq!((self.leases(), self.at_real_servers(), self.buffers_alive()), (0, (0, 0), 0));
+        let ended: u64 = self.engines.iter().map(|engine| engine.counters().sessions_ended).sum();
+        let created: u64 = self.engines.iter().map(|engine| engine.counters().sessions_created).sum();
+        assert_eq!(created, ended);
+    }
+}
+
+fn world(shape: Shape) -> TestIo {
+    let mut io = TestIo::default();
+    io.shape = shape;
+    io
+}
+
+/// ND beyond questions to hosts we know: announcements, questions to strangers.
+fn is_nd(seen: &Seen) -> bool {
+    seen.src.is_ipv6() && matches!(seen.l4, seen::L4::Icmp { kind: 133..=137, .. })
+}
+
+fn tuple(src: frame::End, dst: frame::End, protocol: Protocol) -> Tuple {
+    Tuple { src: src.0.into(), dst: dst.0.into(), sport: src.1, dport: dst.1, protocol }
+}
+
+fn source_of(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(8..24)?).ok()?)),
+    }
+}
+
+/// The only frame of `out`.
+#[track_caller]
+pub fn one(mut out: Vec<Seen>) -> Seen {
+    assert_eq!(out.len(), 1, "{out:?}");
+    out.remove(0)
+}
