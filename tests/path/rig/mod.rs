@@ -197,6 +197,7 @@ pub struct Rig {
     turn: usize,
     /// What left and was neither ARP nor ND, since last taken.
     sent: Vec<Seen>,
+    unread: bool,
     neighbour_answers: u64,
     mark: BTreeMap<String, u64>,
 }
@@ -253,6 +254,7 @@ impl Rig {
             rings: VecDeque::new(),
             turn: 0,
             sent: Vec::new(),
+            unread: false,
             neighbour_answers: 0,
             mark: BTreeMap::new(),
         };
@@ -310,6 +312,14 @@ impl Rig {
     pub fn frame(&mut self, port: PortId, frame: &[u8]) -> Vec<Seen> {
         self.turn = (self.turn + 1) % self.engines.len();
         self.frame_to(self.turn, port, frame)
+    }
+
+    /// A frame, to the workers in turn, of which nobody knows what it is; what leaves is not read.
+    pub fn frame_unread(&mut self, port: PortId, frame: &[u8]) {
+        self.unread = true;
+        self.turn = (self.turn + 1) % self.engines.len();
+        self.inject(self.turn, port, frame);
+        self.unread = false;
     }
 
     /// A frame to one worker.
@@ -371,6 +381,9 @@ impl Rig {
                 self.neighbour_answers += 1;
                 self.inject(0, port, &answer);
             }
+            return;
+        }
+        if self.unread {
             return;
         }
         match Seen::read(port, &frame, self.damaged) {
