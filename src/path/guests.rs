@@ -43,14 +43,4 @@ impl Guests {
     pub fn host(&self, inbound: &Tuple) -> Option<WorkerId> {
         if self.hosts.is_empty() { None } else { self.hosts.get(inbound).copied() }
     }
-
-    /// Flows hosted elsewhere.
-    pub fn len(&self) -> usize {
-        self.hosts.len()
-    }
-
-    /// Whether no flow is hosted elsewhere.
-    pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
-    }
 }

@@ -20,7 +20,6 @@ pub(super) const OWN_TTL: u8 = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum IcmpError {
     PortUnreachable,
-    HostUnreachable,
     /// RFC 5508 REQ-8: no local port was left
     AdministrativelyProhibited,
     TimeExceeded,
@@ -33,7 +32,6 @@ impl IcmpError {
     const fn v4(self) -> (u8, u8, u32) {
         match self {
             IcmpError::PortUnreachable => (3, 3, 0),
-            IcmpError::HostUnreachable => (3, 1, 0),
             IcmpError::AdministrativelyProhibited => (3, 13, 0),
             IcmpError::TimeExceeded => (11, 0, 0),
             IcmpError::TooBig(mtu) => (3, 4, mtu as u32),
@@ -44,7 +42,6 @@ impl IcmpError {
     const fn v6(self) -> (u8, u8, u32) {
         match self {
             IcmpError::PortUnreachable => (1, 4, 0),
-            IcmpError::HostUnreachable => (1, 3, 0),
             IcmpError::AdministrativelyProhibited => (1, 1, 0),
             IcmpError::TimeExceeded => (3, 0, 0),
             IcmpError::TooBig(mtu) => (2, 0, mtu as u32),

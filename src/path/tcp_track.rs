@@ -91,7 +91,9 @@ fn track_control(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: 
                 return Tracked::Forward;
             }
             // Sent again because its acknowledgement was lost: nothing new.
-            (Direction::Outbound, true) if hot.flags.has(Flags::ANSWERED) && segment.seq == cold.server_isn => {
+            (Direction::Outbound, true)
+                if hot.flags.has(Flags::ANSWERED) && segment.seq == cold.server_isn =>
+            {
                 return Tracked::Forward;
             }
             (Direction::Outbound, _) => note_server_syn(hot, cold, segment),
@@ -203,7 +205,8 @@ fn track_rst(hot: &mut Hot, cold: &Cold, direction: Direction, segment: &Segment
         // RFC 9293 §3.10.7.3: the answer to a refused SYN acknowledges it, and maybe data that came with it.
         Direction::Outbound if !answered => {
             let ack = segment.ack.wrapping_sub(hot.seq_delta);
-            let acknowledges = tcp::seq_after(ack, cold.client_isn) && !tcp::seq_after(ack, hot.next_seq_inbound);
+            let acknowledges =
+                tcp::seq_after(ack, cold.client_isn) && !tcp::seq_after(ack, hot.next_seq_inbound);
             if segment.flags & tcp::ACK == 0 || !acknowledges {
                 return Tracked::OutsideWindow;
             }

@@ -128,7 +128,12 @@ fn packets_wait_for_their_next_hop_in_order_and_a_full_queue_says_so() {
     }
     assert_eq!(rig.held(), 32);
     assert_eq!(rig.dropped(fullnat::path::drop_reason::DropReason::NeighbourQueueFull), 8);
-    let hello = crate::rig::frame::arp(1, ([2, 0, 0, 2, 0, 11], [10, 2, 0, 11]), ([0; 6], [10, 2, 0, 254]), [0xff; 6]);
+    let hello = crate::rig::frame::arp(
+        1,
+        ([2, 0, 0, 2, 0, 11], [10, 2, 0, 11]),
+        ([0; 6], [10, 2, 0, 254]),
+        [0xff; 6],
+    );
     let out = rig.frame(LAN, &hello);
     assert!(out.iter().map(|seen| seen.payload[0]).eq(0..32));
     assert_eq!(rig.held(), 0);

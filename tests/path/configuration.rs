@@ -11,7 +11,8 @@ use crate::rig::{Families, Rig, one};
 /// Real server 12 beside the service's own, with this weight.
 fn with_second(families: Families, weight: u16, more: &str) -> String {
     let other = if families.server_v6 { "[2001:db8:2::12]:8080" } else { "10.2.0.12:8080" };
-    families.config(2, "tcp", more) + &format!("[[service.real_server]]\naddress = \"{other}\"\nweight = {weight}\n")
+    families.config(2, "tcp", more)
+        + &format!("[[service.real_server]]\naddress = \"{other}\"\nweight = {weight}\n")
 }
 
 fn still_works(rig: &mut Rig, flow: &Conversation) {
@@ -28,8 +29,13 @@ fn conformance_m1_a_new_real_server_moves_no_session() {
             let flows: Vec<_> = (1..=50).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
             rig.apply(&choose(with_second(families, 1, "")));
             flows.iter().for_each(|flow| still_works(&mut rig, flow));
-            let fresh: HashSet<_> = (100..150).map(|cport| Conversation::open(&mut rig, families, cport).rip).collect();
-            assert_eq!(fresh.len(), if matches!(scheduler, "sh" | "mh") { fresh.len() } else { 2 }, "{scheduler}");
+            let fresh: HashSet<_> =
+                (100..150).map(|cport| Conversation::open(&mut rig, families, cport).rip).collect();
+            assert_eq!(
+                fresh.len(),
+                if matches!(scheduler, "sh" | "mh") { fresh.len() } else { 2 },
+                "{scheduler}"
+            );
             rig.finish();
         }
     }
@@ -67,7 +73,10 @@ fn conformance_m3_a_removed_real_servers_sessions_drain_or_are_reset() {
                     stayed += 1;
                 } else {
                     let rst = one(rig.client(&flow.inbound(ACK | PSH, 1, 1).payload(b"x").packet()));
-                    assert_eq!((rst.tcp(), rst.ends()), ((RST, flow.server_isn.wrapping_add(1), 0), (flow.vip, flow.client)));
+                    assert_eq!(
+                        (rst.tcp(), rst.ends()),
+                        ((RST, flow.server_isn.wrapping_add(1), 0), (flow.vip, flow.client))
+                    );
                     assert_eq!(flow.state(&rig), None);
                     ended += 1;
                 }
@@ -134,7 +143,9 @@ fn conformance_m4_a_removed_service_takes_nothing_new_and_its_sessions_end_by_th
 fn conformance_m5_a_removed_local_address_drains() {
     for families in Families::ALL {
         let config = families.config(2, "tcp", "");
-        let smaller = config.replace("10.2.0.100-10.2.0.101", "10.2.0.101").replace("2001:db8:2::100-2001:db8:2::101", "2001:db8:2::101");
+        let smaller = config
+            .replace("10.2.0.100-10.2.0.101", "10.2.0.101")
+            .replace("2001:db8:2::100-2001:db8:2::101", "2001:db8:2::101");
         let mut rig = Rig::new(&config);
         let flows: Vec<_> = (1..=60).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
         rig.apply(&smaller);
@@ -157,7 +168,10 @@ fn conformance_m6_reloading_what_runs_changes_nothing() {
         let flows: Vec<_> = (1..=20).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
         rig.mark();
         for round in 0..20 {
-            rig.apply(&if round % 2 == 0 { config.replace("web", "web2") } else { config.clone() }.replace("web2", "web"));
+            rig.apply(
+                &if round % 2 == 0 { config.replace("web", "web2") } else { config.clone() }
+                    .replace("web2", "web"),
+            );
             flows.iter().for_each(|flow| {
                 flow.send(&mut rig, ACK, 1, 2);
                 flow.reply(&mut rig, ACK, 1, 1);

@@ -17,23 +17,30 @@ fn specimens(families: Families) -> (Rig, Vec<(fullnat::id::PortId, Vec<u8>)>) {
     let flow = Conversation::open(&mut rig, families, 5000);
     let to_server = flow.send(&mut rig, ACK, 1, 1);
     let to_client = flow.reply(&mut rig, ACK, 1, 1);
-    let options = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9, 254, 8, 1, 2, 3, 4, 5, 6];
+    let options =
+        [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9, 254, 8, 1, 2, 3, 4, 5, 6];
     let data = flow.inbound(ACK, 1, 1).options(&options).payload(b"some payload").packet();
     let answer = flow.outbound(ACK, 1, 1).options(&options[..24]).payload(b"some answer").packet();
-    let mut fresh = flow.inbound(SYN, 0, 0).options(&[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]);
+    let mut fresh =
+        flow.inbound(SYN, 0, 0).options(&[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]);
     fresh.src.1 = 5001;
     let fresh = fresh.packet();
     let datagram = udp(flow.client, flow.vip, b"datagram");
     let extended = |packet: &[u8]| {
         if packet[0] >> 4 == 6 {
-            with_extension(&with_extension(packet, 60, &[0, 0, 1, 4, 0, 0, 0, 0]), 0, &[0, 0, 1, 4, 0, 0, 0, 0])
+            with_extension(
+                &with_extension(packet, 60, &[0, 0, 1, 4, 0, 0, 0, 0]),
+                0,
+                &[0, 0, 1, 4, 0, 0, 0, 0],
+            )
         } else {
             with_ipv4_options(packet, &[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 1])
         }
     };
     let errors = |v6: bool| if v6 { (2, 0) } else { (3, 4) };
     let (kind, code) = errors(families.client_v6);
-    let from_client = icmp_with(flow.client.0, flow.vip.0, kind, code, 1300, to_client.packet(), Ip::default());
+    let from_client =
+        icmp_with(flow.client.0, flow.vip.0, kind, code, 1300, to_client.packet(), Ip::default());
     let (kind, code) = errors(families.server_v6);
     let from_server = icmp_with(flow.rip.0, flow.lip.0, kind, code, 1300, to_server.packet(), Ip::default());
     let echo = icmp_with(
@@ -45,10 +52,11 @@ fn specimens(families: Families) -> (Rig, Vec<(fullnat::id::PortId, Vec<u8>)>) {
         b"ping",
         Ip::default(),
     );
-    let mut frames: Vec<_> = [&data, &fresh, &datagram, &extended(&data), &from_client, &extended(&from_client), &echo]
-        .into_iter()
-        .map(|packet| (WAN, rig.framed(WAN, packet)))
-        .collect();
+    let mut frames: Vec<_> =
+        [&data, &fresh, &datagram, &extended(&data), &from_client, &extended(&from_client), &echo]
+            .into_iter()
+            .map(|packet| (WAN, rig.framed(WAN, packet)))
+            .collect();
     frames.extend([&answer, &from_server].map(|packet| (LAN, rig.framed(LAN, packet))));
     let tagged = rig.framed(WAN, &data);
     frames.push((WAN, [&tagged[..12], &[0x81, 0, 0, 0], &tagged[12..]].concat()));

@@ -129,7 +129,9 @@ fn conformance_a8_the_mtu_of_the_port_is_the_limit() {
 #[test]
 fn conformance_a9_headers_in_several_segments_are_read() {
     for families in Families::ALL {
-        for (room, first_segment) in [(2048, 0), (2048, 1), (2048, 15), (2048, 40), (2048, 70), (256, 256), (128, 128)] {
+        for (room, first_segment) in
+            [(2048, 0), (2048, 1), (2048, 15), (2048, 40), (2048, 70), (256, 256), (128, 128)]
+        {
             let shape = Shape { headroom: 128, room, first_segment };
             let config = families.config(2, "tcp", "client_address = \"toa\"");
             let mut rig = Rig::new(&config);

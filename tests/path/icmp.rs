@@ -11,8 +11,11 @@ use crate::rig::frame::{
 use crate::rig::seen::Seen;
 use crate::rig::{Families, LAN, Options, Rig, WAN, ip, one};
 
-/// (type, code, rest) of errors in each family that mean the same, as they arrive and in the other family.
-const ERRORS_V4: [((u8, u8, u32), (u8, u8, u32)); 6] = [
+/// Type, code and rest of an error.
+type Error = (u8, u8, u32);
+
+/// Errors as they arrive in one family, and what they become in the other.
+const ERRORS_V4: [(Error, Error); 6] = [
     ((3, 3, 0), (1, 4, 0)),
     ((3, 1, 0), (1, 0, 0)),
     ((3, 4, 1300), (2, 0, 1320)),
@@ -20,7 +23,7 @@ const ERRORS_V4: [((u8, u8, u32), (u8, u8, u32)); 6] = [
     ((11, 0, 0), (3, 0, 0)),
     ((12, 0, 8 << 24), (4, 0, 7)),
 ];
-const ERRORS_V6: [((u8, u8, u32), (u8, u8, u32)); 5] = [
+const ERRORS_V6: [(Error, Error); 5] = [
     ((1, 4, 0), (3, 3, 0)),
     ((1, 0, 0), (3, 1, 0)),
     ((2, 0, 1320), (3, 4, 1300)),
@@ -67,12 +70,7 @@ fn conformance_f1_pings_to_vips_are_answered() {
             assert_eq!((seen.src, seen.dst), (families.vip(), families.client()));
             assert_eq!(seen.icmp(), (reply, 0, 0xbeef_0007));
             assert!(seen.payload == payload && seen.ttl == 64);
-            rig.moved(&[
-                ("received", 1),
-                ("originated", 1),
-                ("transmitted", 1),
-                ("drop.echo_answered", 1),
-            ]);
+            rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.echo_answered", 1)]);
         }
         let stranger = if families.client_v6 { ip("2001:db8:1::77") } else { ip("10.1.0.77") };
         let out = rig.client(&icmp(families.client(), stranger, request, 0, 1, b""));
@@ -122,7 +120,11 @@ fn conformance_f3_errors_about_answers_reach_the_real_server() {
                 assert_eq!((seen.src, seen.dst, seen.ttl), (flow.lip.0, flow.rip.0, 63));
                 let (src, dst, rest) = quoted(&seen);
                 assert_eq!((src, dst), (flow.rip, flow.lip));
-                assert_eq!(rest[..4], flow.server_isn.wrapping_add(1).to_be_bytes(), "the real server's number");
+                assert_eq!(
+                    rest[..4],
+                    flow.server_isn.wrapping_add(1).to_be_bytes(),
+                    "the real server's number"
+                );
             }
         }
         rig.finish();
@@ -141,7 +143,13 @@ fn conformance_f4_errors_about_requests_reach_the_client() {
             let sent = one(rig.client(&flow.inbound(ACK, 1, 1).payload(&payload).packet()));
             let errors = if families.server_v6 { &ERRORS_V6[..] } else { &ERRORS_V4[..] };
             let header = if families.server_v6 { 40 } else { 20 };
-            let growth = if no_toa { 0 } else if families.client_v6 { 20 } else { 8 };
+            let growth = if no_toa {
+                0
+            } else if families.client_v6 {
+                20
+            } else {
+                8
+            };
             for (came, other) in errors {
                 for quote in [&sent.packet()[..header + 8], sent.packet()] {
                     rig.mark();
@@ -159,7 +167,11 @@ fn conformance_f4_errors_about_requests_reach_the_client() {
                     assert_eq!((seen.src, seen.dst, seen.ttl), (flow.vip.0, flow.client.0, 63));
                     let (src, dst, rest) = quoted(&seen);
                     assert_eq!((src, dst), (flow.client, flow.vip));
-                    assert_eq!(rest[..4], flow.client_isn.wrapping_add(1).to_be_bytes(), "the client's number");
+                    assert_eq!(
+                        rest[..4],
+                        flow.client_isn.wrapping_add(1).to_be_bytes(),
+                        "the client's number"
+                    );
                     let toa = sent.options().to_vec();
                     let leaked = !toa.is_empty() && seen.payload.windows(toa.len()).any(|bytes| bytes == toa);
                     assert!(!leaked, "TOA in what the client sees: {:02x?}", seen.payload);
@@ -196,7 +208,7 @@ fn conformance_f5_what_is_quoted_is_read_with_care() {
         let out = rig.client(&error(quote));
         rig.only_drop(&out, "icmp_malformed");
     }
-    let out = rig.client(&error(&sent)[..27].to_vec());
+    let out = rig.client(&error(&sent)[..27]);
     assert!(out.is_empty());
     rig.finish();
 }
@@ -209,10 +221,13 @@ fn conformance_f5_quoted_extension_headers_are_skipped() {
     let sent = flow.reply(&mut rig, ACK | PSH, 1, 1).packet().to_vec();
     let quote = with_extension(&sent, 60, &[0, 0, 1, 4, 0, 0, 0, 0]);
     let seen = one(rig.client(&icmp(router(true, WAN), families.vip(), 1, 4, 0, &quote)));
-    assert_eq!(&seen.payload[24..40], &match flow.lip.0 {
-        IpAddr::V6(lip) => lip.octets(),
-        IpAddr::V4(_) => unreachable!(),
-    });
+    assert_eq!(
+        &seen.payload[24..40],
+        &match flow.lip.0 {
+            IpAddr::V6(lip) => lip.octets(),
+            IpAddr::V4(_) => unreachable!(),
+        }
+    );
     rig.finish();
 }
 
@@ -223,8 +238,6 @@ fn conformance_f6_errors_about_nothing_are_dropped() {
         let flow = Conversation::open(&mut rig, families, 5000);
         rig.mark();
         let (kind, code) = if families.client_v6 { (1, 4) } else { (3, 3) };
-        let mut stranger = flow;
-        stranger.rip.1 = 8081;
         let from_client = crate::rig::frame::Segment::new(flow.vip, (flow.client.0, 5001), ACK, 1, 1);
         let to_nobody = rig.client(&icmp(flow.client.0, flow.vip.0, kind, code, 0, &from_client.packet()));
         rig.only_drop(&to_nobody, "icmp_no_session");
@@ -279,16 +292,28 @@ fn conformance_f7_errors_neither_end_nor_refresh_a_session() {
 #[test]
 fn conformance_f10_other_messages_are_neither_forwarded_nor_answered() {
     let mut rig = Rig::new(&Families::V4.config(1, "tcp", ""));
-    for (kind, reason) in
-        [(0, "icmp_unhandled"), (4, "icmp_unhandled"), (5, "icmp_unhandled"), (9, "icmp_unhandled"), (13, "icmp_unhandled"), (15, "icmp_unhandled"), (17, "icmp_unhandled")]
-    {
+    for (kind, reason) in [
+        (0, "icmp_unhandled"),
+        (4, "icmp_unhandled"),
+        (5, "icmp_unhandled"),
+        (9, "icmp_unhandled"),
+        (13, "icmp_unhandled"),
+        (15, "icmp_unhandled"),
+        (17, "icmp_unhandled"),
+    ] {
         let out = rig.client(&icmp(ip("10.1.0.1"), ip("10.1.0.100"), kind, 0, 0, &[0; 28]));
         rig.only_drop(&out, reason);
     }
     rig.finish();
     let families = Families::ALL[1];
     let mut rig = Rig::new(&families.config(1, "tcp", ""));
-    for (kind, reason) in [(129, "icmp_unhandled"), (137, "nd_malformed"), (134, "nd_malformed"), (100, "icmp_unhandled"), (139, "icmp_unhandled")] {
+    for (kind, reason) in [
+        (129, "icmp_unhandled"),
+        (137, "nd_malformed"),
+        (134, "nd_malformed"),
+        (100, "icmp_unhandled"),
+        (139, "icmp_unhandled"),
+    ] {
         let out = rig.client(&icmp(families.client(), families.vip(), kind, 0, 0, &[0; 28]));
         rig.only_drop(&out, reason);
     }
@@ -335,9 +360,8 @@ fn conformance_c2_an_error_whose_hop_limit_ends_here_goes_no_further() {
         let flow = Conversation::open(&mut rig, families, 5000);
         let sent = flow.reply(&mut rig, ACK, 1, 1);
         let (kind, code) = if families.client_v6 { (1, 4) } else { (3, 3) };
-        let error = |ttl| {
-            icmp_with(sent.dst, sent.src, kind, code, 0, sent.packet(), Ip { ttl, ..Ip::default() })
-        };
+        let error =
+            |ttl| icmp_with(sent.dst, sent.src, kind, code, 0, sent.packet(), Ip { ttl, ..Ip::default() });
         assert_eq!(one(rig.client(&error(2))).ttl, 1);
         rig.mark();
         for ttl in [1, 0] {
@@ -375,13 +399,16 @@ fn a_next_hop_that_does_not_answer_is_told_to_the_client() {
         let told = rig.take_sent();
         assert_eq!(told.len(), 3, "{told:?}");
         for seen in told {
-            assert_eq!(seen.icmp(), if v6 == families.server_v6 {
-                if v6 { (1, 3, 0) } else { (3, 1, 0) }
-            } else if v6 {
-                (1, 0, 0)
-            } else {
-                (3, 1, 0)
-            });
+            assert_eq!(
+                seen.icmp(),
+                if v6 == families.server_v6 {
+                    if v6 { (1, 3, 0) } else { (3, 1, 0) }
+                } else if v6 {
+                    (1, 0, 0)
+                } else {
+                    (3, 1, 0)
+                }
+            );
             assert_eq!((seen.src, seen.dst), (vip.0, client.0));
             assert_eq!(quoted(&seen).0, client);
         }

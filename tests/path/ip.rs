@@ -2,8 +2,8 @@
 
 use crate::rig::conversation::Conversation;
 use crate::rig::frame::{
-    ACK, Ip, SYN, Segment, ethernet, fix_ipv4, fix_ipv4_checksum, icmp_with, ip_packet, udp, udp_with, with_extension,
-    with_ipv4_options,
+    ACK, Ip, SYN, Segment, ethernet, fix_ipv4, fix_ipv4_checksum, icmp_with, ip_packet, udp, udp_with,
+    with_extension, with_ipv4_options,
 };
 use crate::rig::{Families, LAN, LAN_MAC, Rig, WAN, base, ip, one, service};
 
@@ -17,7 +17,8 @@ fn syn(families: Families, cport: u16) -> Vec<u8> {
 fn conformance_c1_wrong_ipv4_headers_are_dropped() {
     let mut rig = Rig::new(&Families::V4.config(2, "tcp", ""));
     let good = syn(Families::V4, 5000);
-    let cases: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage); 6] = [
         ("ipv4_header", |packet| packet[0] = 0x55),
         ("ipv4_header", |packet| packet[0] = 0x44),
         ("ipv4_header", |packet| packet[0] = 0x4f),
@@ -59,12 +60,7 @@ fn conformance_c2_d3_f11_the_hop_limit_counts_down_and_its_end_is_told() {
             assert_eq!((error.src, error.dst), (families.vip(), families.client()));
             assert_eq!(error.icmp(), if families.client_v6 { (3, 0, 0) } else { (11, 0, 0) });
             assert!(error.payload == last, "the whole packet is quoted");
-            rig.moved(&[
-                ("received", 1),
-                ("originated", 1),
-                ("transmitted", 1),
-                ("drop.ip_ttl_exceeded", 1),
-            ]);
+            rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.ip_ttl_exceeded", 1)]);
         }
         let out = rig.client(&flow.inbound(ACK, 1, 1).ttl(0).packet());
         rig.only_drop(&out, "ip_ttl_exceeded");
@@ -215,7 +211,8 @@ fn conformance_c7_packets_of_a_session_from_the_wrong_side_are_dropped() {
         rig.finish();
     }
     // Without the filter they pass.
-    let config = Families::V4.config(1, "tcp", "").replace("mtu = 1500", "mtu = 1500\nreverse_path_filter = false");
+    let config =
+        Families::V4.config(1, "tcp", "").replace("mtu = 1500", "mtu = 1500\nreverse_path_filter = false");
     let mut rig = Rig::new(&config);
     let flow = Conversation::open(&mut rig, Families::V4, 5000);
     one(rig.packet(LAN, &flow.inbound(ACK, 1, 1).packet()));
@@ -226,7 +223,8 @@ fn conformance_c7_packets_of_a_session_from_the_wrong_side_are_dropped() {
 fn conformance_c8_other_destinations_are_not_ours() {
     let mut rig = Rig::new(&Families::V4.config(1, "tcp", ""));
     for destination in ["10.1.0.255", "255.255.255.255", "224.0.0.1", "10.1.0.77", "10.2.0.11"] {
-        let out = rig.client(&Segment::new((ip("10.1.0.1"), 5000), (ip(destination), 80), SYN, 1, 0).packet());
+        let out =
+            rig.client(&Segment::new((ip("10.1.0.1"), 5000), (ip(destination), 80), SYN, 1, 0).packet());
         rig.only_drop(&out, "ip_not_for_us");
     }
     rig.finish();
@@ -328,7 +326,8 @@ fn conformance_d1_extension_headers_are_walked_within_bounds() {
         }
         // hop by hop, destination options, routing without segments left
         let routing = [0, 0, 4, 0, 0, 0, 0, 0];
-        let full = with_extension(&with_extension(&with_extension(&good, 43, &routing), 60, &padding), 0, &padding);
+        let full =
+            with_extension(&with_extension(&with_extension(&good, 43, &routing), 60, &padding), 0, &padding);
         one(rig.client(&full));
         rig.mark();
         for _ in 9..=64 {

@@ -35,7 +35,10 @@ fn conformance_i13_a_connection_from_syn_to_data() {
                 let request = one(rig.client(&flow.inbound(ACK | PSH, 1, 1).payload(b"GET").packet()));
                 assert_eq!(request.payload, b"GET");
                 let answer = one(rig.server(&flow.outbound(ACK | PSH, 1, 4).payload(b"200").packet()));
-                assert_eq!((answer.payload.as_slice(), answer.ack()), (&b"200"[..], CLIENT_ISN.wrapping_add(4)));
+                assert_eq!(
+                    (answer.payload.as_slice(), answer.ack()),
+                    (&b"200"[..], CLIENT_ISN.wrapping_add(4))
+                );
                 rig.moved(&[("received", 2), ("transmitted", 2)]);
             }
             rig.finish();
@@ -49,7 +52,9 @@ fn conformance_i4_without_a_session_only_a_syn_begins_one() {
         let mut rig = Rig::new(&families.config(2, "tcp", ""));
         let (client, vip) = ((families.client(), 5000), (families.vip(), 80));
         for (flags, payload) in [(ACK, 0), (ACK | PSH, 5), (FIN | ACK, 0), (SYN | ACK, 0)] {
-            let rst = one(rig.client(&Segment::new(client, vip, flags, 70, 900).payload(&vec![1; payload]).packet()));
+            let rst =
+                one(rig
+                    .client(&Segment::new(client, vip, flags, 70, 900).payload(&vec![1; payload]).packet()));
             assert_eq!(rst.tcp(), (RST, 900, 0), "the number the client expects");
             assert_eq!(rst.ends(), (vip, client));
             rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.no_session", 1)]);
@@ -69,7 +74,8 @@ fn conformance_i5_impossible_flags_neither_begin_nor_change_a_session() {
     let mut rig = Rig::new(&Families::V4.config(2, "tcp", ""));
     let flow = Conversation::open(&mut rig, Families::V4, 5000);
     rig.mark();
-    for flags in [0, SYN | FIN, SYN | RST, FIN, FIN | PSH | 0x20, 0x3f, SYN | FIN | ACK, FIN | RST, PSH, 0x20] {
+    for flags in [0, SYN | FIN, SYN | RST, FIN, FIN | PSH | 0x20, 0x3f, SYN | FIN | ACK, FIN | RST, PSH, 0x20]
+    {
         for cport in [5000, 5001] {
             let mut segment = flow.inbound(flags, 1, 1);
             segment.src.1 = cport;
@@ -101,7 +107,9 @@ fn conformance_i6_headers_and_options_of_wrong_length() {
         }
         // The walk ends at what is wrong; nothing behind it is read or changed.
         let flow = Conversation::open(&mut rig, families, 5001);
-        for options in [[2, 0, 254, 8], [2, 1, 254, 8], [2, 200, 254, 8], [254, 1, 5, 5], [254, 0, 8, 10], [8, 10, 1, 1]] {
+        for options in
+            [[2, 0, 254, 8], [2, 1, 254, 8], [2, 200, 254, 8], [254, 1, 5, 5], [254, 0, 8, 10], [8, 10, 1, 1]]
+        {
             let seen = one(rig.client(&flow.inbound(ACK, 1, 1).options(&options).packet()));
             assert!(seen.options().ends_with(&options), "{options:?}: {:02x?}", seen.options());
         }
@@ -356,13 +364,12 @@ fn conformance_i15_behind_the_time_out_both_sides_are_told() {
 
 #[test]
 fn conformance_i17_options_pass_untouched() {
-    let syn = [
-        2, 4, 5, 0x64, 4, 2, 3, 3, 7, 34, 2, 19, 4, 9, 9, 200, 3, 1, 172, 5, 1, 2, 3, 1, 1, 1, 1, 1,
-    ];
+    let syn = [2, 4, 5, 0x64, 4, 2, 3, 3, 7, 34, 2, 19, 4, 9, 9, 200, 3, 1, 172, 5, 1, 2, 3, 1, 1, 1, 1, 1];
     for families in Families::ALL {
         let mut rig = Rig::new(&families.config(2, "tcp", ""));
         let (client, vip) = ((families.client(), 5000), (families.vip(), 80));
-        let sent = Segment { window: 0xabcd, ..Segment::new(client, vip, SYN | 0xc0, CLIENT_ISN, 0) }.options(&syn);
+        let sent =
+            Segment { window: 0xabcd, ..Segment::new(client, vip, SYN | 0xc0, CLIENT_ISN, 0) }.options(&syn);
         let seen = one(rig.client(&sent.packet()));
         assert_eq!((seen.options(), seen.flags()), (&syn[..], SYN | 0xc0));
         let flow = Conversation::of_syn(&seen, client, vip, CLIENT_ISN);
@@ -370,7 +377,11 @@ fn conformance_i17_options_pass_untouched() {
         syn_ack.window = 1;
         let seen = one(rig.server(&syn_ack.packet()));
         assert_eq!((seen.options(), seen.flags()), (&[34, 6, 1, 2, 3, 4, 1, 1][..], SYN | ACK | 0x40));
-        for (flags, options) in [(ACK | 0xc0, &[30, 4, 0x20, 0, 172, 8, 1, 2, 3, 4, 5, 6][..]), (ACK | 0x20, &[]), (ACK, &[1; 40])] {
+        for (flags, options) in [
+            (ACK | 0xc0, &[30, 4, 0x20, 0, 172, 8, 1, 2, 3, 4, 5, 6][..]),
+            (ACK | 0x20, &[]),
+            (ACK, &[1; 40]),
+        ] {
             let seen = one(rig.client(&flow.inbound(flags, 1, 1).options(options).packet()));
             assert_eq!((seen.options(), seen.flags()), (options, flags));
         }

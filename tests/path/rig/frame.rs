@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader, checksum::Sum16BitWords,
+    Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader,
+    checksum::Sum16BitWords,
 };
 
 pub const FIN: u8 = 1;
@@ -59,7 +60,7 @@ impl Segment {
     }
 
     pub fn options(mut self, bytes: &[u8]) -> Self {
-        assert!(bytes.len() <= 40 && bytes.len() % 4 == 0, "options are padded by the test");
+        assert!(bytes.len() <= 40 && bytes.len().is_multiple_of(4), "options are padded by the test");
         self.options = bytes.to_vec();
         self
     }
@@ -131,7 +132,8 @@ pub fn ip_packet(src: IpAddr, dst: IpAddr, protocol: u8, ip: Ip, payload: &[u8])
     match (src, dst) {
         (IpAddr::V4(s), IpAddr::V4(d)) => {
             let len = payload.len() as u16;
-            let mut header = Ipv4Header::new(len, ip.ttl, IpNumber(protocol), s.octets(), d.octets()).unwrap();
+            let mut header =
+                Ipv4Header::new(len, ip.ttl, IpNumber(protocol), s.octets(), d.octets()).unwrap();
             header.dscp = (ip.tos >> 2).try_into().unwrap();
             header.ecn = (ip.tos & 3).try_into().unwrap();
             header.identification = ip.id;
@@ -191,7 +193,7 @@ pub fn ethernet(destination: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8>
 
 /// An IPv4 packet with these options put in.
 pub fn with_ipv4_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
-    assert!(options.len() % 4 == 0);
+    assert!(options.len().is_multiple_of(4));
     let mut out = [&packet[..20], options, &packet[20..]].concat();
     out[0] = 0x40 | ((20 + options.len()) / 4) as u8;
     fix_ipv4(&mut out);

@@ -160,6 +160,7 @@ pub struct Options {
     pub guests_max: usize,
     pub books_max: usize,
     pub refusals_per_second: u32,
+    pub neighbour_messages_per_second: u32,
     /// whether the hosts are known before the test and answer during it
     pub hosts_answer: bool,
 }
@@ -175,6 +176,7 @@ impl Default for Options {
             guests_max: 256,
             books_max: 256,
             refusals_per_second: 100_000,
+            neighbour_messages_per_second: 1_000_000,
             hosts_answer: true,
         }
     }
@@ -231,7 +233,7 @@ impl Rig {
             refusals_per_second: options.refusals_per_second,
             neighbours: NeighbourConfig {
                 capacity: options.neighbours_max,
-                messages_per_second: 1_000_000,
+                messages_per_second: options.neighbour_messages_per_second,
                 worker: WorkerId(worker),
                 workers,
                 seed: 5,
@@ -401,7 +403,8 @@ impl Rig {
         let clients: Vec<&str> = HOSTS.iter().filter(|host| host.0 == WAN).map(|host| host.1).collect();
         let foreign = if seen.port == WAN { &INSIDE[..] } else { &clients[..] };
         if let seen::L4::Tcp { options, .. } = &seen.l4 {
-            let toa = seen::options(options).into_iter().find(|option| [28, 200, 253, 254].contains(&option[0]));
+            let toa =
+                seen::options(options).into_iter().find(|option| [28, 200, 253, 254].contains(&option[0]));
             assert!(seen.port == LAN || toa.is_none(), "TOA on the client side: {options:02x?}");
             if let Some(toa) = toa.map(<[u8]>::to_vec)
                 && let Some(at) = frame.windows(toa.len()).position(|window| window == toa)
@@ -485,11 +488,17 @@ impl Rig {
     }
 
     /// The session of a packet with this tuple: worker and index.
-    pub fn find(&self, src: frame::End, dst: frame::End, protocol: Protocol) -> Option<(usize, SessionIndex)> {
+    pub fn find(
+        &self,
+        src: frame::End,
+        dst: frame::End,
+        protocol: Protocol,
+    ) -> Option<(usize, SessionIndex)> {
         let tuple = tuple(src, dst, protocol);
-        let mut found = self.engines.iter().enumerate().filter_map(|(worker, engine)| {
-            engine.sessions().find(&tuple).map(|(index, _)| (worker, index))
-        });
+        let mut found =
+            self.engines.iter().enumerate().filter_map(|(worker, engine)| {
+                engine.sessions().find(&tuple).map(|(index, _)| (worker, index))
+            });
         let first = found.next();
         assert!(found.next().is_none(), "two workers have a session for {tuple:?}");
         first

@@ -73,7 +73,13 @@ impl Seen {
                     (IpAddr::V6(s), IpAddr::V6(d)) => tcp.calc_checksum_ipv6(s.octets(), d.octets()).unwrap(),
                     _ => unreachable!(),
                 };
-                let bits = [(tcp.fin(), FIN), (tcp.syn(), SYN), (tcp.rst(), RST), (tcp.psh(), PSH), (tcp.ack(), ACK)];
+                let bits = [
+                    (tcp.fin(), FIN),
+                    (tcp.syn(), SYN),
+                    (tcp.rst(), RST),
+                    (tcp.psh(), PSH),
+                    (tcp.ack(), ACK),
+                ];
                 let more = [(tcp.urg(), 0x20), (tcp.ece(), 0x40), (tcp.cwr(), 0x80)];
                 let flags = bits.iter().chain(&more).filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
                 let l4 = L4::Tcp {
@@ -100,8 +106,11 @@ impl Seen {
                     }
                     _ => unreachable!(),
                 };
-                let l4 =
-                    L4::Udp { sport: udp.source_port(), dport: udp.destination_port(), checksum: udp.checksum() };
+                let l4 = L4::Udp {
+                    sport: udp.source_port(),
+                    dport: udp.destination_port(),
+                    checksum: udp.checksum(),
+                };
                 (l4, udp.payload().to_vec(), udp.checksum(), right)
             }
             TransportSlice::Icmpv4(icmp) => {
@@ -113,7 +122,10 @@ impl Seen {
             }
             TransportSlice::Icmpv6(icmp) => {
                 let (IpAddr::V6(s), IpAddr::V6(d)) = (src, dst) else { panic!("ICMPv6 in IPv4") };
-                assert!(damaged || icmp.is_checksum_valid(s.octets(), d.octets()), "ICMPv6 checksum: {frame:02x?}");
+                assert!(
+                    damaged || icmp.is_checksum_valid(s.octets(), d.octets()),
+                    "ICMPv6 checksum: {frame:02x?}"
+                );
                 let rest = u32::from_be_bytes(icmp.bytes5to8());
                 let l4 = L4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), rest };
                 (l4, icmp.slice()[8..].to_vec(), 0, 0)
@@ -150,7 +162,9 @@ impl Seen {
 
     pub fn ends(&self) -> ((IpAddr, u16), (IpAddr, u16)) {
         match self.l4 {
-            L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => ((self.src, sport), (self.dst, dport)),
+            L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => {
+                ((self.src, sport), (self.dst, dport))
+            }
             L4::Icmp { .. } => panic!("ICMP has no ports: {self:?}"),
         }
     }
@@ -189,7 +203,9 @@ pub fn options(mut bytes: &[u8]) -> Vec<&[u8]> {
             0 => break,
             1 => bytes = &bytes[1..],
             _ => {
-                let Some(len) = bytes.get(1).map(|&len| usize::from(len)).filter(|&len| len >= 2) else { break };
+                let Some(len) = bytes.get(1).map(|&len| usize::from(len)).filter(|&len| len >= 2) else {
+                    break;
+                };
                 let Some(option) = bytes.get(..len) else { break };
                 all.push(option);
                 bytes = &bytes[len..];
