@@ -232,8 +232,9 @@ impl<P: Packet> Shard<P> {
             delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
         let Some(settings) = toa else { return Ok((layout, delta)) };
-        let (layout, inserted) = client_address::insert(packet, layout, &client, parsed.tuple.sport, &settings)
-            .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
+        let (layout, inserted) =
+            client_address::insert(packet, layout, &client, parsed.tuple.sport, &settings)
+                .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
         self.counters.toa_sent += 1;
         Ok((layout, delta.combine(inserted)))
     }

@@ -336,7 +336,14 @@ fn write_quoted_ip(out: &mut [u8], received: &[u8], same_family: bool, sent: &En
 }
 
 /// An IP header in the family of `ends` for `payload_len` bytes of `protocol`, `None` for ICMP.
-pub(super) fn write_ip(out: &mut [u8], ends: &Ends, payload_len: usize, protocol: Option<Protocol>, id: u16, ttl: u8) {
+pub(super) fn write_ip(
+    out: &mut [u8],
+    ends: &Ends,
+    payload_len: usize,
+    protocol: Option<Protocol>,
+    id: u16,
+    ttl: u8,
+) {
     if ends.src.is_v4() {
         let header = Ipv4Header {
             tos: 0,

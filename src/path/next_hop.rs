@@ -37,7 +37,8 @@ impl<P: Packet> Shard<P> {
         let inbound = self.next_hop(turn, to_server, rip)?;
         // Before the next one is looked for, which may take the place of any that nobody retains.
         self.neighbours.retain(inbound);
-        let outbound = self.next_hop(turn, to_client, client).inspect_err(|_| self.neighbours.release(inbound))?;
+        let outbound =
+            self.next_hop(turn, to_client, client).inspect_err(|_| self.neighbours.release(inbound))?;
         self.neighbours.retain(outbound);
         Ok([inbound, outbound])
     }

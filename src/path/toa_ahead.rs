@@ -37,7 +37,8 @@ impl<P: Packet> Shard<P> {
         let (hot, _, wide) = self.sessions.lines_mut(index);
         let ends = Ends::of(hot, wide, Direction::Inbound);
         let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
-        let timestamps = hot.flags.has(Flags::TIMESTAMP).then(|| timestamps(header, hot.timestamp_delta)).flatten();
+        let timestamps =
+            hot.flags.has(Flags::TIMESTAMP).then(|| timestamps(header, hot.timestamp_delta)).flatten();
 
         let toa_len = client_address::option_len(!client.is_v4());
         let segment_len = tcp::HEADER_LEN + toa_len + timestamps.map_or(0, |_| TIMESTAMPS_LEN);

@@ -115,7 +115,9 @@ fn conformance_g2_what_was_damaged_stays_damaged() {
             rig.damaged = true;
             let (client, vip) = ((families.client(), 5000), (families.vip(), 80));
             let packet = match protocol {
-                "tcp" => Conversation::open(&mut rig, families, 5000).inbound(ACK, 1, 1).payload(&[7; 64]).packet(),
+                "tcp" => {
+                    Conversation::open(&mut rig, families, 5000).inbound(ACK, 1, 1).payload(&[7; 64]).packet()
+                }
                 _ => udp(client, vip, &[7; 64]),
             };
             let good = one(rig.client(&packet));
@@ -126,7 +128,8 @@ fn conformance_g2_what_was_damaged_stays_damaged() {
                 let seen = one(rig.client(&damaged));
                 assert_ne!(seen.payload, good.payload);
                 // Read strictly it is wrong.
-                let strict = std::panic::catch_unwind(|| crate::rig::seen::Seen::read(LAN, &seen.frame, false));
+                let strict =
+                    std::panic::catch_unwind(|| crate::rig::seen::Seen::read(LAN, &seen.frame, false));
                 assert!(strict.is_err(), "bit {bit} was laundered");
             }
             rig.damaged = false;
@@ -164,7 +167,8 @@ fn with_partial_checksums(families: Families, options: Options, first_segment: u
         packet
     };
     let (client, vip) = ((families.client(), 5000), (families.vip(), 80));
-    let syn = Segment::new(client, vip, SYN, CLIENT_ISN, 0).options(&[2, 4, 5, 0xb4, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 1]);
+    let syn = Segment::new(client, vip, SYN, CLIENT_ISN, 0)
+        .options(&[2, 4, 5, 0xb4, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 1]);
     let mut all = vec![one(rig.client(&partial(syn.packet())))];
     let flow = Conversation::of_syn(&all[0], client, vip, CLIENT_ISN);
     all.push(one(rig.server(&partial(flow.outbound(SYN | ACK, 0, 1).packet()))));

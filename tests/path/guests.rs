@@ -17,9 +17,11 @@ fn ports_at_home(rig: &Rig, families: Families) -> impl Iterator<Item = u16> + u
 
 /// Twenty connections over a pool of twenty ports, and client ports for more.
 fn twenty(families: Families, workers: usize, options: Options) -> (Rig, Vec<Conversation>, Vec<u16>) {
-    let mut rig = Rig::with(&small_pool(&families.config(workers, "tcp", "client_address = \"toa\""), 20), options);
+    let mut rig =
+        Rig::with(&small_pool(&families.config(workers, "tcp", "client_address = \"toa\""), 20), options);
     let mut ports = ports_at_home(&rig, families);
-    let flows: Vec<_> = ports.by_ref().take(20).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
+    let flows: Vec<_> =
+        ports.by_ref().take(20).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
     assert!(flows.iter().any(|flow| is_guest(&rig, flow)) && !flows.iter().all(|flow| is_guest(&rig, flow)));
     (rig, flows, ports.collect())
 }

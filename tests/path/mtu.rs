@@ -34,7 +34,10 @@ fn conformance_j6_a_client_is_told_what_fits_and_then_gets_through() {
             let error = one(rig.client(&segment.packet()));
             rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.ip_too_big", 1)]);
             let expected = told(families.client_v6, families.server_v6, 1500);
-            assert_eq!((error.icmp(), error.src, error.dst, error.port), (expected, flow.vip.0, flow.client.0, WAN));
+            assert_eq!(
+                (error.icmp(), error.src, error.dst, error.port),
+                (expected, flow.vip.0, flow.client.0, WAN)
+            );
             // The client believes it only if the quote is what it sent, number and all.
             assert!(segment.packet().starts_with(&error.payload), "{:02x?}", error.payload);
             // A segment of just that size passes, one byte more does not.

@@ -116,15 +116,22 @@ fn conformance_h8_a_port_that_is_used_again_is_acceptable() {
                     if let Some((expected, last_stamp)) = last {
                         let after = |a: u32, b: u32| (b.wrapping_sub(a) as i32) < 0;
                         let newer = last_stamp.zip(stamp(&seen)).map(|(old, new)| after(new, old));
-                        let accepted = newer.unwrap_or(false) || newer.is_none() && after(seen.seq(), expected);
-                        assert!(accepted, "round {round}: {expected} {last_stamp:?} then {} {:?}", seen.seq(), stamp(&seen));
+                        let accepted =
+                            newer.unwrap_or(false) || newer.is_none() && after(seen.seq(), expected);
+                        assert!(
+                            accepted,
+                            "round {round}: {expected} {last_stamp:?} then {} {:?}",
+                            seen.seq(),
+                            stamp(&seen)
+                        );
                     }
                     let flow = Conversation::of_syn(&seen, client, vip, isn);
                     flow.shake(&mut rig);
                     let close = |segment: Segment| {
                         if with_timestamps { segment.options(&timestamps(clock + 5)) } else { segment }
                     };
-                    let mut by_client = |flags, seq, ack| one(rig.client(&close(flow.inbound(flags, seq, ack)).packet()));
+                    let mut by_client =
+                        |flags, seq, ack| one(rig.client(&close(flow.inbound(flags, seq, ack)).packet()));
                     let seen = if server_first {
                         one(rig.server(&flow.outbound(FIN | ACK, 1, 1).packet()));
                         let seen = one(rig.client(&close(flow.inbound(FIN | ACK, 1, 2)).packet()));
@@ -144,7 +151,8 @@ fn conformance_h8_a_port_that_is_used_again_is_acceptable() {
                     last = Some((flow.gateway_isn.wrapping_add(2), stamp(&seen)));
                     rig.pass_ticks(1);
                 }
-                let taken_over: u64 = rig.engines.iter().map(|engine| engine.counters().leases_taken_over).sum();
+                let taken_over: u64 =
+                    rig.engines.iter().map(|engine| engine.counters().leases_taken_over).sum();
                 assert_eq!(taken_over, 19);
                 rig.finish();
             }
@@ -160,7 +168,8 @@ fn conformance_h10_equal_ports_of_different_clients_and_vips_do_not_meet() {
         } else {
             (ip("10.1.0.2"), ip("10.1.0.101"))
         };
-        let second = service("tcp", &other_vip.to_string(), &families.rip().to_string(), "").replace("\"web\"", "\"two\"");
+        let second = service("tcp", &other_vip.to_string(), &families.rip().to_string(), "")
+            .replace("\"web\"", "\"two\"");
         let mut rig = Rig::new(&(families.config(2, "tcp", "") + &second));
         let ends = [
             (families.client(), families.vip()),
@@ -220,7 +229,8 @@ fn conformance_h14_strangers_begin_nothing_from_the_inside() {
         assert_eq!(rst.tcp(), (RST | ACK, 0, 71));
         assert_eq!(rig.sessions(), 1);
         // From outside nobody reaches a local address.
-        let out = rig.packet(WAN, &Segment::new((families.client(), 1), (families.vip(), 8080), SYN, 1, 0).packet());
+        let out = rig
+            .packet(WAN, &Segment::new((families.client(), 1), (families.vip(), 8080), SYN, 1, 0).packet());
         assert_eq!(one(out).flags(), RST | ACK);
         rig.finish();
     }

@@ -79,7 +79,7 @@ fn conformance_i3_the_global_time_outs_hold_for_services_without_their_own() {
 fn conformance_i1_transitions_through_the_path() {
     use State::{Close, CloseWait, Established, FinWait, SynRecv, TimeWait};
     let transitions: [(State, bool, u8, State); 24] = [
-        (SynRecv, true, ACK, SynRecv), // IPVS: established
+        (SynRecv, true, ACK, SynRecv),  // IPVS: established
         (SynRecv, false, ACK, SynRecv), // IPVS: established
         (SynRecv, false, SYN | ACK, SynRecv),
         (SynRecv, true, FIN | ACK, TimeWait),
@@ -132,12 +132,7 @@ fn conformance_i9_a_syn_opens_a_closing_session_anew() {
             assert_eq!(old.state(&rig), Some(state));
             rig.mark();
             let new = Conversation::begin_with(&mut rig, old.client, old.vip, 0x0bad_cafe, &[]);
-            rig.moved(&[
-                ("received", 1),
-                ("transmitted", 1),
-                ("sessions_created", 1),
-                ("sessions_ended", 1),
-            ]);
+            rig.moved(&[("received", 1), ("transmitted", 1), ("sessions_created", 1), ("sessions_ended", 1)]);
             new.shake(&mut rig);
             assert_eq!(rig.sessions(), 1);
             rig.finish();
@@ -151,7 +146,13 @@ fn conformance_i9_ten_thousand_times_the_same_client_port() {
     let mut rig = Rig::new(&families.config(2, "tcp", ""));
     for round in 0..2000u32 {
         let client = (families.client(), 5000);
-        let flow = Conversation::begin_with(&mut rig, client, (families.vip(), 80), round.wrapping_mul(0x9e37_79b9), &[]);
+        let flow = Conversation::begin_with(
+            &mut rig,
+            client,
+            (families.vip(), 80),
+            round.wrapping_mul(0x9e37_79b9),
+            &[],
+        );
         flow.shake(&mut rig);
         flow.reply(&mut rig, FIN | ACK, 1, 1);
         flow.send(&mut rig, FIN | ACK, 1, 2);
@@ -166,14 +167,20 @@ fn conformance_i9_ten_thousand_times_the_same_client_port() {
 fn conformance_i10_a_syn_to_a_real_server_that_is_gone_goes_to_another() {
     for families in Families::ALL {
         let other = if families.server_v6 { "[2001:db8:2::12]:8080" } else { "10.2.0.12:8080" };
-        let two = families.config(2, "tcp", "") + &format!("[[service.real_server]]\naddress = \"{other}\"\nweight = 0\n");
+        let two = families.config(2, "tcp", "")
+            + &format!("[[service.real_server]]\naddress = \"{other}\"\nweight = 0\n");
         let (weighted, drained) = (two.replace("weight = 0", "weight = 1"), two);
         let first = if families.server_v6 { "[2001:db8:2::11]:8080" } else { "10.2.0.11:8080" };
-        let swapped = drained.replace("weight = 0", "").replace(
-            &format!("address = \"{first}\""),
-            &format!("address = \"{first}\"\nweight = 0"),
-        );
-        let removed = base(2) + &service("tcp", &families.vip().to_string(), other.rsplit_once(':').unwrap().0.trim_matches(['[', ']']), "");
+        let swapped = drained
+            .replace("weight = 0", "")
+            .replace(&format!("address = \"{first}\""), &format!("address = \"{first}\"\nweight = 0"));
+        let removed = base(2)
+            + &service(
+                "tcp",
+                &families.vip().to_string(),
+                other.rsplit_once(':').unwrap().0.trim_matches(['[', ']']),
+                "",
+            );
         assert_ne!(weighted, swapped);
         // Half open at a real server that is drained or removed meanwhile: the SYN, sent again, goes elsewhere.
         for after in [&swapped, &removed] {
@@ -211,12 +218,34 @@ fn conformance_i10_a_syn_to_a_real_server_that_is_gone_goes_to_another() {
 fn conformance_i11_every_way_to_close() {
     // (by the client?, flags, seq, ack) behind the handshake.
     let scripts: [(&str, Way); 6] = [
-        ("client first", &[(true, FIN | ACK, 1, 1), (false, ACK, 1, 2), (false, FIN | ACK, 1, 2), (true, ACK, 2, 2)]),
-        ("server first", &[(false, FIN | ACK, 1, 1), (true, ACK, 1, 2), (true, FIN | ACK, 1, 2), (false, ACK, 2, 2)]),
+        (
+            "client first",
+            &[(true, FIN | ACK, 1, 1), (false, ACK, 1, 2), (false, FIN | ACK, 1, 2), (true, ACK, 2, 2)],
+        ),
+        (
+            "server first",
+            &[(false, FIN | ACK, 1, 1), (true, ACK, 1, 2), (true, FIN | ACK, 1, 2), (false, ACK, 2, 2)],
+        ),
         ("FIN, FIN+ACK, ACK", &[(true, FIN | ACK, 1, 1), (false, FIN | ACK, 1, 2), (true, ACK, 2, 2)]),
-        ("crossing", &[(true, FIN | ACK, 1, 1), (false, FIN | ACK, 1, 1), (true, ACK, 2, 2), (false, ACK, 2, 2)]),
-        ("last ACK lost", &[(false, FIN | ACK, 1, 1), (true, FIN | ACK, 1, 2), (true, FIN | ACK, 1, 2), (false, ACK, 2, 2)]),
-        ("late FINs", &[(true, FIN | ACK, 1, 1), (false, FIN | ACK, 1, 2), (true, ACK, 2, 2), (false, FIN | ACK, 1, 2), (true, ACK, 2, 2), (true, FIN | ACK, 1, 1)]),
+        (
+            "crossing",
+            &[(true, FIN | ACK, 1, 1), (false, FIN | ACK, 1, 1), (true, ACK, 2, 2), (false, ACK, 2, 2)],
+        ),
+        (
+            "last ACK lost",
+            &[(false, FIN | ACK, 1, 1), (true, FIN | ACK, 1, 2), (true, FIN | ACK, 1, 2), (false, ACK, 2, 2)],
+        ),
+        (
+            "late FINs",
+            &[
+                (true, FIN | ACK, 1, 1),
+                (false, FIN | ACK, 1, 2),
+                (true, ACK, 2, 2),
+                (false, FIN | ACK, 1, 2),
+                (true, ACK, 2, 2),
+                (true, FIN | ACK, 1, 1),
+            ],
+        ),
     ];
     for families in Families::ALL {
         for (name, script) in scripts {

@@ -103,7 +103,9 @@ fn conformance_j2_a_clients_toa_is_erased_from_every_segment() {
             let mut rig = Rig::new(&families.config(2, "tcp", more));
             let (client, vip) = ((families.client(), 5000), (families.vip(), 80));
             let expected = (!more.is_empty()).then_some(client);
-            for forged in [&[254, 8, 1, 2, 3, 4, 5, 6][..], &[253, 8, 1, 2, 3, 4, 5, 6], &[1, 254, 6, 0, 0, 0, 0, 1]] {
+            for forged in
+                [&[254, 8, 1, 2, 3, 4, 5, 6][..], &[253, 8, 1, 2, 3, 4, 5, 6], &[1, 254, 6, 0, 0, 0, 0, 1]]
+            {
                 let kinds = |seen: &crate::rig::seen::Seen| {
                     let of_toa = |option: &&[u8]| matches!(option[0], 253 | 254);
                     options(seen.options()).into_iter().filter(of_toa).count()
@@ -208,7 +210,10 @@ fn conformance_j3_the_session_is_reset_by_option() {
         let flow = Conversation::open(&mut rig, families, 5000);
         rig.mark();
         let rst = one(rig.client(&flow.inbound(ACK, 1, 1).options(&FULL).packet()));
-        assert_eq!((rst.tcp(), rst.ends()), ((RST, flow.server_isn.wrapping_add(1), 0), (flow.vip, flow.client)));
+        assert_eq!(
+            (rst.tcp(), rst.ends()),
+            ((RST, flow.server_isn.wrapping_add(1), 0), (flow.vip, flow.client))
+        );
         rig.moved(&[
             ("received", 1),
             ("originated", 1),
@@ -254,7 +259,8 @@ fn conformance_j5_segment_sizes_go_down_never_up_and_leave_room_for_toa() {
             let mut rig = Rig::new(&families.config(1, "tcp", more));
             let (client, vip) = ((families.client(), 5000), (families.vip(), 80));
             let mut flow = None;
-            for (sent, expected) in [(9000, client_max), (client_max, client_max), (536, 536), (0, 0), (1, 1)] {
+            for (sent, expected) in [(9000, client_max), (client_max, client_max), (536, 536), (0, 0), (1, 1)]
+            {
                 let syn = Segment::new(client, vip, SYN, CLIENT_ISN, 0).options(&mss(sent));
                 let seen = one(rig.client(&syn.packet()));
                 assert!(seen.options().ends_with(&mss(expected)), "{sent}: {:?}", seen.options());
