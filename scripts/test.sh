@@ -32,6 +32,12 @@ unit() {
   fi
 }
 
+# The same on every machine, hence gated; benches/instructions.json is the record.
+instructions() { scripts/bench.sh instructions; }
+
+# Frames, configurations and generator profiles of the benches, without running one.
+bench_scripts() { "$PYTHON" -m pytest -q scripts/bench/tests; }
+
 shell_lint() { shellcheck -x scripts/*.sh .ci/run; }
 
 end_to_end() {
@@ -47,6 +53,8 @@ step "lints" cargo clippy --all-targets -- -D warnings
 step "lints without dpdk" cargo clippy --no-default-features --all-targets -- -D warnings
 step "documents" documents
 step "unit, property and golden tests" unit
+step "bench scripts and profiles" bench_scripts
+step "instruction counts" instructions
 step "end to end" end_to_end
 step "conformance rows all known" bash -c 'scripts/conformance.sh | grep "rows covered"'
 summary

@@ -3,6 +3,7 @@
 //! `cargo bench --no-default-features --bench engine -- CASE [OPTIONS]` prints one JSON object per result and tells
 //! people on the standard error how it goes. `scripts/bench.sh` runs it and everything else.
 
+mod both_ways;
 mod buffer;
 mod clock;
 mod count;
@@ -79,6 +80,15 @@ enum Case {
         #[arg(long, value_delimiter = ',', default_value = "tcp4,tcp6", value_parser = kind)]
         kinds: Vec<Kind>,
     },
+    /// As many answers as requests, against requests alone
+    BothWays {
+        /// Numbers of live sessions
+        #[arg(long, value_delimiter = ',', default_value = "1000,1000000")]
+        sessions: Vec<u32>,
+        /// Seconds to measure each
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
     /// The client's address in every request, against none
     Toa {
         /// Numbers of live sessions
@@ -144,6 +154,9 @@ fn main() {
             huge_pages,
         }),
         Case::Memory { sessions, kinds } => memory::run(&sessions, &kinds),
+        Case::BothWays { sessions, seconds } => {
+            both_ways::run(&sessions, Duration::from_secs_f64(seconds), huge_pages);
+        }
         Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
         Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
         Case::Count { name: Some(name) } => match count::run(&name) {

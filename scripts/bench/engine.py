@@ -1,4 +1,4 @@
-"""The cases that run inside one process: `cycles`, `new-sessions`, `memory`, `toa`, `workers` (benches/engine)."""
+"""The cases that run inside one process (benches/engine): cycles, both-ways, new-sessions, memory, toa, workers."""
 
 import json
 import os
@@ -68,6 +68,13 @@ def memory(context):
     for entry in _run("memory", options, 0):
         bound = 160 if entry["params"]["kind"].endswith("4") else 224
         yield {**entry, "goal": describe_goal(("<=", bound, "value"), entry["value"], None)}
+
+
+def both_ways(context):
+    """As many answers as requests, against requests alone."""
+    options = ["--sessions", "1000000", "--seconds", "0.5" if context.quick else "3"]
+    for entry in _run("both-ways", options, 2):
+        yield {**entry, "goal": describe_goal((">=", 0.9, "ratio"), entry["value"], entry["ratio"])}
 
 
 def toa(context):

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import traceback
 
+import control
+import curves
 import engine
 import forward
 import machine
@@ -21,10 +23,12 @@ import results
 CASES = {
     "forward": forward.run,
     "cycles": engine.cycles,
+    "both-ways": engine.both_ways,
     "new-sessions": engine.new_sessions,
     "workers": engine.workers,
     "memory": engine.memory,
     "toa": engine.toa,
+    "control": control.run,
     "real": real.run,
 }
 HISTORY = machine.OUTPUT / "history.jsonl"
@@ -59,6 +63,8 @@ def main():
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     keep(found, options.json)
+    for path in curves.draw(found, machine.OUTPUT):
+        machine.say(f"drawn: {path}")
     print(results.table(found))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
@@ -66,12 +72,16 @@ def main():
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE",
+    parser.add_argument("cases", nargs="*", metavar="CASE",
                         help=f"what to measure: {', '.join(CASES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="less than three minutes: fewer sizes, shorter windows")
     parser.add_argument("--json", metavar="FILE", help="write one JSON object per figure")
     parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = set(options.cases) - set(CASES)
+    if unknown:
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are: {', '.join(CASES)}")
+    return options
 
 
 def keep(found, path):

@@ -16,8 +16,13 @@ import time
 from machine import ROOT, program
 
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-from rig.control import Control  # noqa: E402
+from rig.control import Control, _UnixConnection  # noqa: E402
 from rig.netns import wait_until  # noqa: E402
+
+
+def unix_connection(path, timeout=60):
+    """An HTTP connection that stays open."""
+    return _UnixConnection(path, timeout)
 
 
 class Poller:

@@ -65,7 +65,7 @@ impl<P: Packet> Shard<P> {
     /// Whether a worker without a local port for this packet lets the next one try: all may, once, and the home must be
     /// able to remember who took it.
     fn passes_on(&self, parsed: &Parsed) -> bool {
-        let another = u16::from(parsed.hops) + 1 < self.workers && parsed.hops < u8::MAX;
+        let another = parsed.hops + 1 < self.workers;
         another && (parsed.hops > 0 || self.guests.has_room())
     }
 

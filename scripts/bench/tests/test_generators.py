@@ -1,0 +1,126 @@
+"""What generators would send, without a generator: TRex's interfaces are played by recorders, packets are scapy's."""
+
+import importlib
+import ipaddress
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tomllib
+import types
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT / "scripts" / "bench"), str(ROOT / "conf" / "trex")]
+import generators  # noqa: E402
+
+
+class Recorded:
+    """Remembers what it was made of."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs, self.calls = args, kwargs, []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args: self.calls.append((name, *args))
+
+
+class Module(types.ModuleType):
+    """Has every name that is asked of it."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (Recorded,), {"L4_TYPE_UDP": "udp"})
+
+
+@pytest.fixture
+def trex(monkeypatch):
+    layers = importlib.import_module("scapy.layers.inet")
+    ethernet = importlib.import_module("scapy.layers.l2")
+    stl, astf = Module("trex.stl.api"), Module("trex.astf.api")
+    stl.Ether, stl.IP, stl.UDP = ethernet.Ether, layers.IP, layers.UDP
+    for name, module in (("trex", Module("trex")), ("trex.stl", Module("trex.stl")), ("trex.stl.api", stl),
+                         ("trex.astf", Module("trex.astf")), ("trex.astf.api", astf)):
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def config(name="qualify.toml"):
+    return tomllib.loads((ROOT / "conf" / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def made(tmp_path):
+    generators.main([str(ROOT / "conf" / "qualify.toml"), "--out", str(tmp_path), "--wan-mac", "02:00:00:00:00:01",
+                     "--interfaces", "0000:01:00.0,0000:01:00.1"])
+    return tmp_path
+
+
+def test_addresses_are_the_gateways(made):
+    found = json.loads((made / "gateway.json").read_text())
+    assert {(s["protocol"], s["vip"], s["port"]) for s in found["services"]} == {
+        ("udp", "198.18.0.100", 53), ("tcp", "198.18.0.100", 80)}
+    assert found["services"][0]["real_servers"][0] == ["198.19.0.11", 5353]
+    assert ipaddress.ip_address(found["clients_first"]) in ipaddress.ip_network("16.0.0.0/8")
+    assert found["router"] == "198.18.0.1", "the generator plays the clients' router"
+
+
+def test_the_platform_file_names_ports_and_gateways(made):
+    text = (made / "trex_cfg.yaml").read_text()
+    assert 'interfaces: ["0000:01:00.0", "0000:01:00.1"]' in text
+    assert "- ip: 198.18.0.1\n      default_gw: 198.18.0.254" in text
+    assert "- ip: 198.19.0.11\n      default_gw: 198.19.0.254" in text
+
+
+def test_pktgen_commands_are_complete(made):
+    text = (made / "udp.pkt").read_text()
+    assert "@" not in text
+    assert "range 0 dst ip 198.18.0.100 198.18.0.100 198.18.0.100 0.0.0.0" in text
+    assert "range 0 src ip 16.0.0.1 16.0.0.1 16.0.64.0 0.0.0.1" in text
+    assert "range 0 dst mac 02:00:00:00:00:01" in text
+
+
+@pytest.mark.parametrize("size", [64, 128, 1518])
+def test_the_udp_profile_builds_frames_for_the_vip(trex, made, size):
+    profile = importlib.import_module("stl_udp").register()
+    tunables = ["--sessions", "1000000", "--size", str(size), "--gateway", str(made / "gateway.json")]
+    [stream] = profile.get_streams(tunables=tunables)
+    builder = stream.kwargs["packet"]
+    frame = bytes(builder.kwargs["pkt"])
+    assert len(frame) == size - 4, "the frame's checksum is the NIC's"
+    packet = importlib.import_module("scapy.layers.l2").Ether(frame)
+    assert (packet.dst, packet["IP"].dst, packet["UDP"].dport) == ("02:00:00:00:00:01", "198.18.0.100", 53)
+    client, port = builder.kwargs["vm"].args[0][:2]
+    flows = 1 + client.kwargs["max_value"] - client.kwargs["min_value"], 1 + port.kwargs["max_value"] - port.kwargs["min_value"]
+    assert flows[0] * flows[1] == 1_000_000
+
+
+def test_the_http_profile_dials_the_vip_and_serves_as_the_real_servers(trex, made):
+    profile = importlib.import_module("astf_http").register()
+    common = ["--gateway", str(made / "gateway.json"), "--cps", "5000"]
+    client = profile.get_profile(tunables=[*common, "--side", "client"])
+    server = profile.get_profile(tunables=[*common, "--side", "server"])
+    ranges = [side.kwargs["default_ip_gen"].kwargs["dist_server"].kwargs["ip_range"] for side in (client, server)]
+    assert ranges == [["198.18.0.100", "198.18.0.100"], ["198.19.0.11", "198.19.0.14"]]
+    ports = [side.kwargs["templates"].kwargs["client_template"].kwargs["port"] for side in (client, server)]
+    assert ports == [80, 8080]
+    said = client.kwargs["templates"].kwargs["client_template"].kwargs["program"].calls
+    heard = server.kwargs["templates"].kwargs["server_template"].kwargs["program"].calls
+    assert said[0][0] == "send" and heard[0] == ("recv", len(said[0][1]))
+    assert said[1] == ("recv", len(heard[1][1])), "the client waits for just what the server sends"
+
+
+def test_a_configuration_with_one_port_is_refused_with_a_reason():
+    with pytest.raises(generators.Unfit, match="two ports"):
+        generators.facts(config("one-arm.toml"))
+
+
+def test_the_lua_script_is_well_formed():
+    compiler = next((found for name in ("luac5.4", "luac5.3", "luac") if (found := shutil.which(name))), None)
+    if compiler is None:
+        pytest.skip("no Lua compiler: scripts/bootstrap.sh bench installs one")
+    subprocess.run([compiler, "-p", ROOT / "conf" / "pktgen" / "rfc2544.lua"], check=True)
