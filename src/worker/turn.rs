@@ -16,8 +16,6 @@ use crate::id::PortId;
 use crate::path::packet::Packet;
 use crate::path::{BURST, Engine};
 
-/// Items taken from the inbox per turn, so that a busy neighbour cannot starve the worker's own queues.
-const TAKE_MAX: usize = 4 * BURST;
 /// Nanoseconds between two publications of the counters.
 const PUBLISH_PERIOD_NANOS: u64 = 5_000_000;
 
@@ -49,8 +47,7 @@ impl<R: Runtime> Worker<R> {
         let mut turn_began = cpu::tsc();
         while !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
-            let mut packets = self.receive_and_forward(now, &mut tally);
-            packets += self.take_handed_over(now);
+            let packets = self.receive_and_forward(now, &mut tally);
             self.engine.tick(&mut self.outlet, now);
             self.outlet.flush();
             self.answer_control(now);
@@ -64,32 +61,23 @@ impl<R: Runtime> Worker<R> {
 
     #[inline]
     fn receive_and_forward(&mut self, now: Now, tally: &mut Tally) -> usize {
-        let mut received = 0;
+        let mut handled = 0;
         let mut burst = ArrayVec::<R::Packet, BURST>::new();
         for (port, queue) in &mut self.rx {
             queue.receive(&mut burst);
             tally.note_burst(&burst);
             if !burst.is_empty() {
-                received += burst.len();
+                // A packet may be the consequence of what another worker told before: the third ACK of a session that
+                // the other one hosts comes after its note of it. So the notes are read between receiving and looking.
+                handled += take_handed_over(&mut self.engine, &mut self.outlet, &self.inbox, now);
+                handled += burst.len();
                 let counters = &mut self.outlet.port_counters[port.index()];
                 counters.rx_packets += burst.len() as u64;
                 counters.rx_bytes += burst.iter().map(Packet::len).sum::<usize>() as u64;
                 self.engine.process(&mut self.outlet, now, *port, &mut burst);
             }
         }
-        received
-    }
-
-    #[inline]
-    fn take_handed_over(&mut self, now: Now) -> usize {
-        let mut taken = 0;
-        while taken < TAKE_MAX
-            && let Some(item) = self.inbox.pop()
-        {
-            self.engine.take(&mut self.outlet, now, item);
-            taken += 1;
-        }
-        taken
+        handled + take_handed_over(&mut self.engine, &mut self.outlet, &self.inbox, now)
     }
 
     #[inline]
@@ -135,6 +123,24 @@ impl<R: Runtime> Worker<R> {
         drops.add(&self.outlet.drops);
         self.published.store(counters, &drops, ports);
     }
+}
+
+/// Takes everything that lies in the inbox now. What comes meanwhile waits for the next time, so that a busy neighbour
+/// cannot starve the worker's own queues.
+#[inline]
+fn take_handed_over<R: Runtime>(
+    engine: &mut Engine<R::Packet>,
+    outlet: &mut Outlet<R>,
+    inbox: &Ring<R::Packet>,
+    now: Now,
+) -> usize {
+    let mut taken = 0;
+    for _ in 0..inbox.len() {
+        let Some(item) = inbox.pop() else { break };
+        engine.take(outlet, now, item);
+        taken += 1;
+    }
+    taken
 }
 
 /// What the loop counts of itself.

@@ -27,8 +27,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    # All tests with one worker, then all with two: a gateway is started once for each, not once for every test.
-    items.sort(key=lambda item: getattr(item, "callspec", None) is not None and item.callspec.params.get("workers", 0))
+    # All tests with one worker, then all with two; within these, all without offloads, then all with: a gateway is
+    # started once for each kind, not once for every test.
+    def kind(item):
+        parameters = item.callspec.params if getattr(item, "callspec", None) else {}
+        offloads = item.get_closest_marker("offloads")
+        return parameters.get("workers", 0), bool(offloads and offloads.args[0])
+
+    items.sort(key=kind)
     if config.getoption("--gateway") == "kernel":
         skip = pytest.mark.skip(reason="asks the daemon, not the wire")
         for item in items:
@@ -52,7 +58,12 @@ def whole_lab(request):
 def lab(whole_lab, request):
     """The topology, offloads of the peers off unless the test is marked otherwise."""
     mark = request.node.get_closest_marker("offloads")
-    whole_lab.set_offloads(bool(mark and mark.args[0]))
+    on = bool(mark and mark.args[0])
+    if whole_lab.offloads != on:
+        # A running gateway has taken segmentation away from its peers, and they could not be given it back.
+        if whole_lab.current and whole_lab.current.running():
+            whole_lab.current.stop()
+        whole_lab.set_offloads(on)
     return whole_lab
 
 
