@@ -178,12 +178,17 @@ impl<'a> Ipv4<'a> {
 /// Whether the checksum of a header without options is right: three loads and a few additions.
 #[inline(always)]
 pub fn plain_checksum_ok(header: &[u8; HEADER_LEN]) -> bool {
-    // The order of bytes within words does not matter to 0xffff (RFC 1071 §2 (B)).
+    plain_sum(header) == 0xffff
+}
+
+/// The one's-complement sum of a header without options, its words as they lie in memory (RFC 1071 §2 (B)).
+#[inline(always)]
+fn plain_sum(header: &[u8; HEADER_LEN]) -> u16 {
     let (words, rest) = header.as_chunks::<8>();
     let rest = u64::from(u32::from_ne_bytes(get_array(rest, 0)));
     let (sum, carry) = u64::from_ne_bytes(words[0]).overflowing_add(u64::from_ne_bytes(words[1]));
     let (sum, last_carry) = sum.overflowing_add(rest + u64::from(carry));
-    fold(sum + u64::from(last_carry)) == 0xffff
+    fold(sum + u64::from(last_carry))
 }
 
 /// Why a packet's options keep it from being forwarded.
@@ -309,7 +314,10 @@ pub fn decrement_ttl(header: &mut [u8]) {
 #[inline]
 pub fn fill_checksum(header: &mut [u8]) {
     set_checksum(header, 0);
-    let checksum = internet_checksum(header);
+    let checksum = match header.as_array::<HEADER_LEN>() {
+        Some(plain) => u16::from_be(!plain_sum(plain)),
+        None => internet_checksum(header),
+    };
     set_checksum(header, checksum);
 }
 
