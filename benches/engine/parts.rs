@@ -83,9 +83,9 @@ fn keys(v6: bool, number: u32) -> Keys {
 fn table(v6: bool, sessions: u32) -> SessionTable {
     let config = TableConfig { sessions_max: 2 * sessions, huge_pages: false, seed: [1, 2, 3, 4] };
     let mut table = SessionTable::new(config).expect("memory for a small table");
-    for number in 0..sessions {
+    (0..sessions).for_each(|number| {
         table.insert(&keys(v6, number)).expect("room");
-    }
+    });
     table
 }
 
