@@ -323,7 +323,10 @@ pub fn decrement_ttl(header: &mut [u8]) {
 #[inline]
 pub fn fill_checksum(header: &mut [u8]) {
     set_checksum(header, 0);
-    let checksum = internet_checksum(header);
+    let checksum = match header.as_array::<HEADER_LEN>() {
+        Some(plain) => u16::from_be(!plain_sum(plain)),
+        None => internet_checksum(header),
+    };
     set_checksum(header, checksum);
 }
 
