@@ -176,7 +176,9 @@ fn main() {
         }
         Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
         Case::Echo { listen } => finish(latency::echo(listen)),
-        Case::Latency { to, rate, seconds } => finish(latency::measure(to, rate, Duration::from_secs_f64(seconds))),
+        Case::Latency { to, rate, seconds } => {
+            finish(latency::measure(to, rate, Duration::from_secs_f64(seconds)))
+        }
         Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
         Case::Count { name: Some(name) } => match count::run(&name) {
             Some(times) => println!("{times}"),
