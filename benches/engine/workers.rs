@@ -150,6 +150,7 @@ impl Seat {
     /// Packets per thousand cycles, and the share handed over.
     fn run(mut self, stop: &AtomicBool) -> (f64, f64) {
         let mut rates = Samples::default();
+        let (handed, received) = (self.engine.counters().handed, self.engine.counters().received);
         while !stop.load(Ordering::Relaxed) {
             let mut bursts: Vec<Burst> = (0..BURSTS)
                 .map(|n| {
@@ -175,7 +176,8 @@ impl Seat {
             rates.push(self.world.recycle() as f64 * 1000.0 / cycles as f64);
         }
         let counters = self.engine.counters();
-        (rates.median(), counters.handed as f64 / counters.received.max(1) as f64)
+        let share = (counters.handed - handed) as f64 / (counters.received - received).max(1) as f64;
+        (rates.median(), share)
     }
 
     #[inline]
