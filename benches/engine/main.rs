@@ -10,6 +10,7 @@ mod count;
 mod cycles;
 mod frame;
 mod lab;
+mod latency;
 mod memory;
 mod new_sessions;
 mod parts;
@@ -98,6 +99,22 @@ enum Case {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Send back every UDP datagram, for `latency`
+    Echo {
+        /// Address and port
+        listen: std::net::SocketAddr,
+    },
+    /// Round trips of UDP datagrams at a fixed rate
+    Latency {
+        /// Address and port of the echo, or of the service before it
+        to: std::net::SocketAddr,
+        /// Datagrams per second
+        #[arg(long, default_value_t = 10_000)]
+        rate: u32,
+        /// Seconds to send
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
     /// Run a part once, for callgrind to count; without a name: list them
     Count {
         /// As listed
@@ -158,6 +175,10 @@ fn main() {
             both_ways::run(&sessions, Duration::from_secs_f64(seconds), huge_pages);
         }
         Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
+        Case::Echo { listen } => finish(latency::echo(listen)),
+        Case::Latency { to, rate, seconds } => {
+            finish(latency::measure(to, rate, Duration::from_secs_f64(seconds)))
+        }
         Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
         Case::Count { name: Some(name) } => match count::run(&name) {
             Some(times) => println!("{times}"),
@@ -169,6 +190,13 @@ fn main() {
         Case::Workers { counts, sessions, seconds } => {
             workers::run(&counts, sessions, Duration::from_secs_f64(seconds));
         }
+    }
+}
+
+fn finish(done: std::io::Result<()>) {
+    if let Err(error) = done {
+        eprintln!("the socket failed: {error}");
+        std::process::exit(1);
     }
 }
 

@@ -97,11 +97,11 @@ def workers(context):
 
 def _run(case, options, millions, pinned=True):
     """Runs the program; its results as they come."""
-    binary = _binary()
+    path = binary()
     if pinned:
         options = [*options, "--core", str(machine.cores()[0])]
     with machine.huge_pages(millions * PAGES_PER_MILLION * 2 + 64 if millions else 0):
-        process = subprocess.Popen([binary, case, *options], stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
+        process = subprocess.Popen([path, case, *options], stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
         try:
             for line in process.stdout:
                 yield {"goal": None, **json.loads(line)}
@@ -116,7 +116,7 @@ def _run(case, options, millions, pinned=True):
 _built = {}
 
 
-def _binary():
+def binary():
     """Built once; FULLNAT_BENCH_ENGINE names one that is there already."""
     if "engine" not in _built:
         _built["engine"] = os.environ.get("FULLNAT_BENCH_ENGINE") or machine.build_bench("engine")

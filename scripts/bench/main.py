@@ -16,6 +16,7 @@ import control
 import curves
 import engine
 import forward
+import latency
 import machine
 import real
 import results
@@ -29,9 +30,12 @@ CASES = {
     "memory": engine.memory,
     "toa": engine.toa,
     "control": control.run,
+    "latency": latency.run,
     "real": real.run,
 }
-HISTORY = machine.OUTPUT / "history.jsonl"
+# Every run, and, of whole runs only, what is worth keeping in git.
+ALL_RUNS = machine.OUTPUT / "runs.jsonl"
+HISTORY = machine.ROOT / "benches" / "history.jsonl"
 
 
 class Context:
@@ -62,7 +66,7 @@ def main():
                 failed.append(name)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    keep(found, options.json)
+    keep(found, options)
     for path in curves.draw(found, machine.OUTPUT):
         machine.say(f"drawn: {path}")
     print(results.table(found))
@@ -84,12 +88,17 @@ def arguments():
     return options
 
 
-def keep(found, path):
-    if path:
-        results.write_lines(found, path)
-    with open(HISTORY, "a", encoding="utf-8") as history:
-        for entry in found:
-            history.write(json.dumps(entry) + "\n")
+def keep(found, options):
+    """Everything in target/bench; the ratios of whole runs in the history, which is kept in git and never gated."""
+    if options.json:
+        results.write_lines(found, options.json)
+    with open(ALL_RUNS, "a", encoding="utf-8") as runs:
+        runs.writelines(json.dumps(entry) + "\n" for entry in found)
+    if not options.quick:
+        with open(HISTORY, "a", encoding="utf-8") as history:
+            for entry in found:
+                kept = {key: entry[key] for key in ("time", "commit", "case", "params", "value", "unit", "reference", "ratio")}
+                history.write(json.dumps({**kept, "cpu": entry["machine"]["cpu"]}) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pathlib
 import re
 import statistics
 import subprocess
+import tempfile
 
 import machine
 import poller  # noqa: F401  (makes the rig of the end-to-end tests importable)
@@ -35,9 +36,10 @@ AF_PACKET = "net_af_packet{n},iface={iface},framecnt=4096,qdisc_bypass=1"
 class Lab:
     """Client, middle and server, as namespaces."""
 
-    def __init__(self, directory):
-        self.directory = pathlib.Path(directory) / "real"
-        self.directory.mkdir()
+    def __init__(self, directory, udp_port=None):
+        """With `udp_port`, the gateway serves UDP there too."""
+        self.udp_port = udp_port
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="real-", dir=directory))
         self.polls, self.ends = machine.cores()
         self.spaces = []
         self.client, self.middle, self.server = (self._space(role) for role in ("client", "gateway", "server"))
@@ -99,10 +101,11 @@ def fullnatd(lab, driver):
     ports = "".join(
         f'[[port]]\nname = "{name}"\ndevice = "{devices.format(n=n, iface=iface)}"\naddresses = ["{address}/24"]\n'
         for n, (name, iface, address) in enumerate((("wan", "gw-wan", WAN), ("lan", "gw-lan", LAN))))
+    listens = [("tcp", HTTP_PORT), ("tcp", IPERF_PORT), *([("udp", lab.udp_port)] if lab.udp_port else [])]
     services = "".join(
-        f'[[service]]\nname = "s{port}"\nlisten = "{VIP}:{port}"\nprotocol = "tcp"\nscheduler = "rr"\n'
+        f'[[service]]\nname = "s{port}"\nlisten = "{VIP}:{port}"\nprotocol = "{protocol}"\nscheduler = "rr"\n'
         f'local_pool = "pool"\nclient_address = "none"\n[[service.real_server]]\naddress = "{RIP}:{port}"\n'
-        for port in (HTTP_PORT, IPERF_PORT))
+        for protocol, port in listens)
     config = lab.directory / f"{driver}.toml"
     socket = lab.directory / f"{driver}.sock"
     # Control beside the endpoints, where it sleeps; the worker has the middle's core to itself.

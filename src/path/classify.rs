@@ -26,6 +26,8 @@ pub struct Place {
     pub src: Address,
     /// destination address
     pub dst: Address,
+    /// whether both are IPv6
+    pub v6: bool,
 }
 
 /// What a frame turned out to be.
@@ -135,7 +137,14 @@ fn classify_ipv4(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
     if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
         return Class::Drop(DropReason::IpFragment);
     }
-    let place = Place { l3: L3 as u16, l4: (L3 + header_len) as u16, end: (L3 + total_len) as u32, src, dst };
+    let place = Place {
+        l3: L3 as u16,
+        l4: (L3 + header_len) as u16,
+        end: (L3 + total_len) as u32,
+        src,
+        dst,
+        v6: false,
+    };
     match header[9] {
         6 => classify_tcp(head, place, header[8], parsed),
         17 => classify_udp(head, place, header[8], parsed),
@@ -182,7 +191,8 @@ fn classify_ipv6(head: &[u8], frame_len: usize, port: &PortView, to_us: bool, pa
     }
     let src = Address::from_v6(*header[8..].first_chunk().expect("a 40-byte header"));
     let dst = Address::from_v6(*header[24..].first_chunk().expect("a 40-byte header"));
-    let mut place = Place { l3: L3 as u16, l4: (L3 + ipv6::HEADER_LEN) as u16, end: end as u32, src, dst };
+    let mut place =
+        Place { l3: L3 as u16, l4: (L3 + ipv6::HEADER_LEN) as u16, end: end as u32, src, dst, v6: true };
     let mut protocol = header[6];
     if !matches!(protocol, 6 | 17 | icmp::PROTOCOL_V6) {
         match walk_extensions(&head[..end.min(head.len())], L3) {
@@ -266,7 +276,7 @@ fn classify_udp(head: &[u8], place: Place, ttl: u8, parsed: &mut Parsed) -> Clas
     if len < 8 || l4 + len > place.end as usize || (header[2] == 0 && header[3] == 0) {
         return Class::Drop(DropReason::UdpHeader);
     }
-    if header[6] == 0 && header[7] == 0 && !place.src.is_v4() {
+    if header[6] == 0 && header[7] == 0 && place.v6 {
         return Class::Drop(DropReason::UdpChecksumMissing);
     }
     classify_flow(header, place, Protocol::Udp, 0, ttl, parsed)
@@ -293,6 +303,7 @@ fn classify_flow(
         l4: place.l4,
         end: place.end,
         tcp_flags: flags,
+        v6: place.v6,
         hops: 0,
     };
     if place.src == place.dst {

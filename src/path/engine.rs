@@ -37,7 +37,7 @@ pub struct Engine<P> {
 /// The flows of one burst, packet and description side by side.
 struct Flows<P> {
     packets: ArrayVec<P, BURST>,
-    parsed: [Parsed; BURST],
+    parsed: ArrayVec<Parsed, BURST>,
 }
 
 impl<P: Packet> Engine<P> {
@@ -81,13 +81,14 @@ impl<P: Packet> Engine<P> {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let shard = &mut self.shard;
         shard.counters.received += packets.len() as u64;
-        let mut flows = shard.classify_all(&mut turn, port, packets);
+        let mut flows = Flows { packets: ArrayVec::new(), parsed: ArrayVec::new() };
+        shard.classify_all(&mut turn, port, packets, &mut flows);
         observer.ended(Phase::Classify);
         if shard.workers > 1 {
             shard.steer_all(&mut turn, port, &mut flows);
         }
         observer.ended(Phase::Steer);
-        shard.forward_all(&mut turn, port, flows, observer);
+        shard.forward_all(&mut turn, port, &mut flows, observer);
         observer.ended(Phase::Forward);
     }
 
@@ -173,21 +174,20 @@ impl<P: Packet> Shard<P> {
         turn: &mut Turn<'_, I>,
         port: PortId,
         packets: &mut ArrayVec<P, BURST>,
-    ) -> Flows<P> {
-        let mut flows = Flows { packets: ArrayVec::new(), parsed: [Parsed::EMPTY; BURST] };
+        flows: &mut Flows<P>,
+    ) {
         packets.iter().for_each(P::prefetch);
         let view = &turn.snapshot.ports[port.index()];
         for mut packet in packets.drain(..) {
-            let parsed = &mut flows.parsed[flows.packets.len()];
-            match classify(&mut packet, view, parsed) {
-                Class::Flow => flows.packets.push(packet),
-                other => {
-                    let parsed = *parsed;
-                    self.leave_the_way(turn, port, packet, &parsed, other, false);
+            let mut parsed = Parsed::EMPTY;
+            match classify(&mut packet, view, &mut parsed) {
+                Class::Flow => {
+                    flows.packets.push(packet);
+                    flows.parsed.push(parsed);
                 }
+                other => self.leave_the_way(turn, port, packet, &parsed, other, false),
             }
         }
-        flows
     }
 
     /// Everything that is not a flow to forward.
@@ -217,14 +217,13 @@ impl<P: Packet> Shard<P> {
 
     #[inline]
     fn steer_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: &mut Flows<P>) {
-        let mut kept = 0;
         let packets = std::mem::take(&mut flows.packets);
-        for (at, packet) in packets.into_iter().enumerate() {
-            let home = turn.snapshot.steering.home(&flows.parsed[at].tuple);
+        let parsed = std::mem::take(&mut flows.parsed);
+        for (packet, parsed) in packets.into_iter().zip(parsed) {
+            let home = turn.snapshot.steering.home(&parsed.tuple);
             if home == self.worker {
-                flows.parsed[kept] = flows.parsed[at];
-                kept += 1;
                 flows.packets.push(packet);
+                flows.parsed.push(parsed);
             } else {
                 self.hand_off(turn, home, port, packet, 0);
             }
@@ -236,10 +235,10 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         port: PortId,
-        flows: Flows<P>,
+        flows: &mut Flows<P>,
         observer: &mut impl Observer,
     ) {
-        let parsed = &flows.parsed[..flows.packets.len()];
+        let parsed = &flows.parsed[..];
         let mut hashes = [KeyHash(0); BURST];
         for (hash, parsed) in hashes.iter_mut().zip(parsed) {
             *hash = self.sessions.hash(&parsed.tuple);
@@ -252,9 +251,9 @@ impl<P: Packet> Shard<P> {
             self.sessions.prefetch_entry(*candidate, parsed.is_v6());
         }
         observer.ended(Phase::Probe);
-        for (at, packet) in flows.packets.into_iter().enumerate() {
-            let parsed = &flows.parsed[at];
-            match self.sessions.confirm(&parsed.tuple, hashes[at], candidates[at]) {
+        let looked_up = parsed.iter().zip(hashes).zip(candidates);
+        for (packet, ((parsed, hash), candidate)) in flows.packets.drain(..).zip(looked_up) {
+            match self.sessions.confirm(&parsed.tuple, hash, candidate) {
                 Some(found) => self.forward(turn, port, packet, parsed, found),
                 None => self.open(turn, port, packet, parsed),
             }

@@ -127,7 +127,9 @@ impl<P: Packet> Shard<P> {
         let real_server = hot.real_server;
         let delta = delta.add_delta(ends_delta);
         let protocol = parsed.tuple.protocol;
-        let Ok(layout) = rewrite::rewrite(packet, layout, protocol, &ends, delta, &mut self.identification)
+        let families = (parsed.v6, to_v6);
+        let Ok(layout) =
+            rewrite::rewrite(packet, layout, protocol, &ends, families, delta, &mut self.identification)
         else {
             return Verdict::Drop(DropReason::Headroom);
         };
@@ -137,7 +139,7 @@ impl<P: Packet> Shard<P> {
         packet.truncate(layout.end);
         self.count_real_server(real_server, direction, parsed.ip_len());
 
-        let ethertype = if ends.src.is_v4() { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };
+        let ethertype = if to_v6 { ethernet::TYPE_IPV6 } else { ethernet::TYPE_IPV4 };
         packet.head_mut()[12..14].copy_from_slice(&ethertype.to_be_bytes());
         Verdict::Send(NeighbourIndex(ahead))
     }

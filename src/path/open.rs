@@ -145,7 +145,7 @@ impl<P: Packet> Shard<P> {
         match tuple.protocol {
             Protocol::Udp => hot.state = State::Established,
             Protocol::Tcp => {
-                self.begin_tcp(turn, index, packet, parsed, service, &outbound.reversed(), legacy)
+                self.begin_tcp(turn, index, packet, parsed, service, (&outbound.reversed(), legacy))
             }
         }
         self.register(turn, index, parsed)?;
@@ -159,8 +159,7 @@ impl<P: Packet> Shard<P> {
         packet: &P,
         parsed: &Parsed,
         service: &Service,
-        lease: &Tuple,
-        legacy: Option<Legacy>,
+        (lease, legacy): (&Tuple, Option<Legacy>),
     ) {
         let header = &packet.head()[parsed.l4.into()..];
         let header = &header[..tcp::header_len(header)];

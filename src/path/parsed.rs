@@ -15,6 +15,8 @@ pub struct Parsed {
     pub end: u32,
     /// the TCP flags; 0 for UDP
     pub tcp_flags: u8,
+    /// whether the packet is an IPv6 one: asked so often that it is not read from the addresses
+    pub v6: bool,
     /// workers that already passed this packet on because their local ports were used up
     pub hops: u16,
 }
@@ -33,13 +35,14 @@ impl Parsed {
         l4: 0,
         end: 0,
         tcp_flags: 0,
+        v6: false,
         hops: 0,
     };
 
     /// Whether the packet is an IPv6 one.
     #[inline(always)]
     pub fn is_v6(&self) -> bool {
-        !self.tuple.src.is_v4()
+        self.v6
     }
 
     /// Bytes of the IP packet.

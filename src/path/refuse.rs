@@ -190,7 +190,14 @@ impl<P: Packet> Shard<P> {
 }
 
 fn place_of(parsed: &Parsed) -> Place {
-    Place { l3: parsed.l3, l4: parsed.l4, end: parsed.end, src: parsed.tuple.src, dst: parsed.tuple.dst }
+    Place {
+        l3: parsed.l3,
+        l4: parsed.l4,
+        end: parsed.end,
+        src: parsed.tuple.src,
+        dst: parsed.tuple.dst,
+        v6: parsed.v6,
+    }
 }
 
 /// Lays out an answer to the frame `received`: Ethernet turned round, an IP header, `len` bytes to fill in. Returns

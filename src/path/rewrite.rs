@@ -146,11 +146,11 @@ pub fn rewrite<P: Packet>(
     layout: Layout,
     protocol: Protocol,
     ends: &Ends,
+    (from_v6, to_v6): (bool, bool),
     delta: Delta,
     identification: &mut Identification,
 ) -> Result<Layout, NoRoomInBuffer> {
-    let from_v4 = packet.head()[layout.l3] >> 4 == 4;
-    let layout = match (from_v4, ends.src.is_v4()) {
+    let layout = match (!from_v6, !to_v6) {
         (true, true) => {
             rewrite_ipv4(&mut packet.head_mut()[layout.l3..], &layout, ends, identification);
             layout
@@ -191,8 +191,10 @@ fn rewrite_ipv4(header: &mut [u8], layout: &Layout, ends: &Ends, identification:
     header[8] -= 1;
     header[12..16].copy_from_slice(&ends.src.v4_octets());
     header[16..20].copy_from_slice(&ends.dst.v4_octets());
-    let header_len = layout.l4 - layout.l3;
-    ipv4::fill_checksum(&mut header[..header_len]);
+    match header.first_chunk_mut() {
+        Some(plain) if layout.l4 - layout.l3 == ipv4::HEADER_LEN => ipv4::fill_plain_checksum(plain),
+        _ => ipv4::fill_checksum(&mut header[..layout.l4 - layout.l3]),
+    }
 }
 
 #[inline]

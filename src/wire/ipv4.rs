@@ -179,11 +179,25 @@ impl<'a> Ipv4<'a> {
 #[inline(always)]
 pub fn plain_checksum_ok(header: &[u8; HEADER_LEN]) -> bool {
     // The order of bytes within words does not matter to 0xffff (RFC 1071 §2 (B)).
+    plain_sum(header) == 0xffff
+}
+
+/// The sum of a header without options, in the machine's order of bytes.
+#[inline(always)]
+fn plain_sum(header: &[u8; HEADER_LEN]) -> u16 {
     let (words, rest) = header.as_chunks::<8>();
     let rest = u64::from(u32::from_ne_bytes(get_array(rest, 0)));
     let (sum, carry) = u64::from_ne_bytes(words[0]).overflowing_add(u64::from_ne_bytes(words[1]));
     let (sum, last_carry) = sum.overflowing_add(rest + u64::from(carry));
-    fold(sum + u64::from(last_carry)) == 0xffff
+    fold(sum + u64::from(last_carry))
+}
+
+/// Computes the checksum of a header without options afresh.
+#[inline(always)]
+pub fn fill_plain_checksum(header: &mut [u8; HEADER_LEN]) {
+    set_checksum(header, 0);
+    let checksum = !plain_sum(header);
+    header[10..12].copy_from_slice(&checksum.to_ne_bytes());
 }
 
 /// Why a packet's options keep it from being forwarded.
@@ -309,7 +323,10 @@ pub fn decrement_ttl(header: &mut [u8]) {
 #[inline]
 pub fn fill_checksum(header: &mut [u8]) {
     set_checksum(header, 0);
-    let checksum = internet_checksum(header);
+    let checksum = match header.as_array::<HEADER_LEN>() {
+        Some(plain) => u16::from_be(!plain_sum(plain)),
+        None => internet_checksum(header),
+    };
     set_checksum(header, checksum);
 }
 
@@ -463,6 +480,16 @@ mod tests {
         assert_eq!(options_policy(&[1, 1, 1, 7]), malformed(23));
         assert_eq!(options_policy(&[94, 5, 0, 0]), malformed(21), "one byte beyond the header");
         assert_eq!(options_policy(&[94, 4, 0, 0]), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn conformance_g1_a_plain_header_is_summed_like_any_other(bytes: [u8; HEADER_LEN]) {
+            let (mut plain, mut any) = (bytes, bytes);
+            fill_plain_checksum(&mut plain);
+            fill_checksum(&mut any);
+            prop_assert_eq!(plain, any);
+        }
     }
 
     proptest! {

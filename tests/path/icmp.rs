@@ -11,8 +11,11 @@ use crate::rig::frame::{
 use crate::rig::seen::Seen;
 use crate::rig::{Families, LAN, Options, Rig, WAN, ip, one};
 
-/// (type, code, rest) of errors in each family that mean the same, as they arrive and in the other family.
-const ERRORS_V4: [((u8, u8, u32), (u8, u8, u32)); 6] = [
+/// Type, code and rest of an error.
+type Error = (u8, u8, u32);
+
+/// Errors as they arrive in one family, and what they become in the other.
+const ERRORS_V4: [(Error, Error); 6] = [
     ((3, 3, 0), (1, 4, 0)),
     ((3, 1, 0), (1, 0, 0)),
     ((3, 4, 1300), (2, 0, 1320)),
@@ -20,7 +23,7 @@ const ERRORS_V4: [((u8, u8, u32), (u8, u8, u32)); 6] = [
     ((11, 0, 0), (3, 0, 0)),
     ((12, 0, 8 << 24), (4, 0, 7)),
 ];
-const ERRORS_V6: [((u8, u8, u32), (u8, u8, u32)); 5] = [
+const ERRORS_V6: [(Error, Error); 5] = [
     ((1, 4, 0), (3, 3, 0)),
     ((1, 0, 0), (3, 1, 0)),
     ((2, 0, 1320), (3, 4, 1300)),
@@ -205,7 +208,7 @@ fn conformance_f5_what_is_quoted_is_read_with_care() {
         let out = rig.client(&error(quote));
         rig.only_drop(&out, "icmp_malformed");
     }
-    let out = rig.client(&error(&sent)[..27].to_vec());
+    let out = rig.client(&error(&sent)[..27]);
     assert!(out.is_empty());
     rig.finish();
 }
@@ -235,8 +238,6 @@ fn conformance_f6_errors_about_nothing_are_dropped() {
         let flow = Conversation::open(&mut rig, families, 5000);
         rig.mark();
         let (kind, code) = if families.client_v6 { (1, 4) } else { (3, 3) };
-        let mut stranger = flow;
-        stranger.rip.1 = 8081;
         let from_client = crate::rig::frame::Segment::new(flow.vip, (flow.client.0, 5001), ACK, 1, 1);
         let to_nobody = rig.client(&icmp(flow.client.0, flow.vip.0, kind, code, 0, &from_client.packet()));
         rig.only_drop(&to_nobody, "icmp_no_session");

@@ -17,7 +17,8 @@ fn syn(families: Families, cport: u16) -> Vec<u8> {
 fn conformance_c1_wrong_ipv4_headers_are_dropped() {
     let mut rig = Rig::new(&Families::V4.config(2, "tcp", ""));
     let good = syn(Families::V4, 5000);
-    let cases: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage); 6] = [
         ("ipv4_header", |packet| packet[0] = 0x55),
         ("ipv4_header", |packet| packet[0] = 0x44),
         ("ipv4_header", |packet| packet[0] = 0x4f),

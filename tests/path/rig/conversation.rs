@@ -1,7 +1,5 @@
 //! A TCP connection through the gateway, segment by segment, in each side's own numbers.
 
-use std::net::IpAddr;
-
 use fullnat::session::State;
 
 use super::frame::{ACK, End, SYN, Segment};
@@ -99,10 +97,5 @@ impl Conversation {
     /// The session's state; `None` if it is no more.
     pub fn state(&self, rig: &Rig) -> Option<State> {
         rig.state(self.client, self.vip)
-    }
-
-    /// Another port of the same client.
-    pub fn client_ip(&self) -> IpAddr {
-        self.client.0
     }
 }

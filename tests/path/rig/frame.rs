@@ -60,7 +60,7 @@ impl Segment {
     }
 
     pub fn options(mut self, bytes: &[u8]) -> Self {
-        assert!(bytes.len() <= 40 && bytes.len() % 4 == 0, "options are padded by the test");
+        assert!(bytes.len() <= 40 && bytes.len().is_multiple_of(4), "options are padded by the test");
         self.options = bytes.to_vec();
         self
     }
@@ -193,7 +193,7 @@ pub fn ethernet(destination: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8>
 
 /// An IPv4 packet with these options put in.
 pub fn with_ipv4_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
-    assert!(options.len() % 4 == 0);
+    assert!(options.len().is_multiple_of(4));
     let mut out = [&packet[..20], options, &packet[20..]].concat();
     out[0] = 0x40 | ((20 + options.len()) / 4) as u8;
     fix_ipv4(&mut out);

@@ -160,6 +160,7 @@ pub struct Options {
     pub guests_max: usize,
     pub books_max: usize,
     pub refusals_per_second: u32,
+    pub neighbour_messages_per_second: u32,
     /// whether the hosts are known before the test and answer during it
     pub hosts_answer: bool,
 }
@@ -175,6 +176,7 @@ impl Default for Options {
             guests_max: 256,
             books_max: 256,
             refusals_per_second: 100_000,
+            neighbour_messages_per_second: 1_000_000,
             hosts_answer: true,
         }
     }
@@ -197,6 +199,7 @@ pub struct Rig {
     turn: usize,
     /// What left and was neither ARP nor ND, since last taken.
     sent: Vec<Seen>,
+    unread: bool,
     neighbour_answers: u64,
     mark: BTreeMap<String, u64>,
 }
@@ -230,7 +233,7 @@ impl Rig {
             refusals_per_second: options.refusals_per_second,
             neighbours: NeighbourConfig {
                 capacity: options.neighbours_max,
-                messages_per_second: 1_000_000,
+                messages_per_second: options.neighbour_messages_per_second,
                 worker: WorkerId(worker),
                 workers,
                 seed: 5,
@@ -253,6 +256,7 @@ impl Rig {
             rings: VecDeque::new(),
             turn: 0,
             sent: Vec::new(),
+            unread: false,
             neighbour_answers: 0,
             mark: BTreeMap::new(),
         };
@@ -310,6 +314,14 @@ impl Rig {
     pub fn frame(&mut self, port: PortId, frame: &[u8]) -> Vec<Seen> {
         self.turn = (self.turn + 1) % self.engines.len();
         self.frame_to(self.turn, port, frame)
+    }
+
+    /// A frame, to the workers in turn, of which nobody knows what it is; what leaves is not read.
+    pub fn frame_unread(&mut self, port: PortId, frame: &[u8]) {
+        self.unread = true;
+        self.turn = (self.turn + 1) % self.engines.len();
+        self.inject(self.turn, port, frame);
+        self.unread = false;
     }
 
     /// A frame to one worker.
@@ -371,6 +383,9 @@ impl Rig {
                 self.neighbour_answers += 1;
                 self.inject(0, port, &answer);
             }
+            return;
+        }
+        if self.unread {
             return;
         }
         match Seen::read(port, &frame, self.damaged) {

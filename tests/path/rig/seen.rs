@@ -66,71 +66,7 @@ impl Seen {
         assert!(frame[end..].iter().all(|&byte| byte == 0), "padding leaks memory: {frame:02x?}");
         assert!(frame.len() == end || frame.len() == 60, "{} bytes behind the packet", frame.len() - end);
         let transport = sliced.transport.expect("a transport layer");
-        let (l4, payload, checksum, right) = match &transport {
-            TransportSlice::Tcp(tcp) => {
-                let right = match (src, dst) {
-                    (IpAddr::V4(s), IpAddr::V4(d)) => tcp.calc_checksum_ipv4(s.octets(), d.octets()).unwrap(),
-                    (IpAddr::V6(s), IpAddr::V6(d)) => tcp.calc_checksum_ipv6(s.octets(), d.octets()).unwrap(),
-                    _ => unreachable!(),
-                };
-                let bits = [
-                    (tcp.fin(), FIN),
-                    (tcp.syn(), SYN),
-                    (tcp.rst(), RST),
-                    (tcp.psh(), PSH),
-                    (tcp.ack(), ACK),
-                ];
-                let more = [(tcp.urg(), 0x20), (tcp.ece(), 0x40), (tcp.cwr(), 0x80)];
-                let flags = bits.iter().chain(&more).filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
-                let l4 = L4::Tcp {
-                    sport: tcp.source_port(),
-                    dport: tcp.destination_port(),
-                    flags,
-                    seq: tcp.sequence_number(),
-                    ack: tcp.acknowledgment_number(),
-                    window: tcp.window_size(),
-                    options: tcp.options().to_vec(),
-                };
-                (l4, tcp.payload().to_vec(), tcp.checksum(), right)
-            }
-            TransportSlice::Udp(udp) => {
-                let right = match (src, dst, udp.checksum()) {
-                    (IpAddr::V4(_), _, 0) => 0,
-                    (IpAddr::V4(s), IpAddr::V4(d), _) => {
-                        let header = udp.to_header();
-                        header.calc_checksum_ipv4_raw(s.octets(), d.octets(), udp.payload()).unwrap()
-                    }
-                    (IpAddr::V6(s), IpAddr::V6(d), _) => {
-                        let header = udp.to_header();
-                        header.calc_checksum_ipv6_raw(s.octets(), d.octets(), udp.payload()).unwrap()
-                    }
-                    _ => unreachable!(),
-                };
-                let l4 = L4::Udp {
-                    sport: udp.source_port(),
-                    dport: udp.destination_port(),
-                    checksum: udp.checksum(),
-                };
-                (l4, udp.payload().to_vec(), udp.checksum(), right)
-            }
-            TransportSlice::Icmpv4(icmp) => {
-                let rest = u32::from_be_bytes(icmp.bytes5to8());
-                let l4 = L4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), rest };
-                let sum = Sum16BitWords::new().add_slice(icmp.slice()).ones_complement();
-                assert!(damaged || sum == 0, "ICMP checksum: {frame:02x?}");
-                (l4, icmp.slice()[8..].to_vec(), 0, 0)
-            }
-            TransportSlice::Icmpv6(icmp) => {
-                let (IpAddr::V6(s), IpAddr::V6(d)) = (src, dst) else { panic!("ICMPv6 in IPv4") };
-                assert!(
-                    damaged || icmp.is_checksum_valid(s.octets(), d.octets()),
-                    "ICMPv6 checksum: {frame:02x?}"
-                );
-                let rest = u32::from_be_bytes(icmp.bytes5to8());
-                let l4 = L4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), rest };
-                (l4, icmp.slice()[8..].to_vec(), 0, 0)
-            }
-        };
+        let (l4, payload, checksum, right) = read_l4(&transport, (src, dst), damaged);
         // Both zeros are the same sum.
         let same = checksum == right || checksum ^ right == 0xffff && matches!(checksum, 0 | 0xffff);
         assert!(damaged || same, "checksum {checksum:04x}, right is {right:04x}: {frame:02x?}");
@@ -191,6 +127,68 @@ impl Seen {
             8 => Some((IpAddr::from(<[u8; 4]>::try_from(&option[4..]).unwrap()), port)),
             20 => Some((IpAddr::from(<[u8; 16]>::try_from(&option[4..]).unwrap()), port)),
             len => panic!("a TOA of {len} bytes"),
+        }
+    }
+}
+
+/// The layer above IP: its parts, its payload, the checksum as it stands and as it should be. ICMP's is looked at here.
+fn read_l4(transport: &TransportSlice<'_>, ends: (IpAddr, IpAddr), damaged: bool) -> (L4, Vec<u8>, u16, u16) {
+    match transport {
+        TransportSlice::Tcp(tcp) => {
+            let right = match ends {
+                (IpAddr::V4(s), IpAddr::V4(d)) => tcp.calc_checksum_ipv4(s.octets(), d.octets()).unwrap(),
+                (IpAddr::V6(s), IpAddr::V6(d)) => tcp.calc_checksum_ipv6(s.octets(), d.octets()).unwrap(),
+                _ => unreachable!(),
+            };
+            let bits =
+                [(tcp.fin(), FIN), (tcp.syn(), SYN), (tcp.rst(), RST), (tcp.psh(), PSH), (tcp.ack(), ACK)];
+            let more = [(tcp.urg(), 0x20), (tcp.ece(), 0x40), (tcp.cwr(), 0x80)];
+            let flags = bits.iter().chain(&more).filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
+            let l4 = L4::Tcp {
+                sport: tcp.source_port(),
+                dport: tcp.destination_port(),
+                flags,
+                seq: tcp.sequence_number(),
+                ack: tcp.acknowledgment_number(),
+                window: tcp.window_size(),
+                options: tcp.options().to_vec(),
+            };
+            (l4, tcp.payload().to_vec(), tcp.checksum(), right)
+        }
+        TransportSlice::Udp(udp) => {
+            let right = match (ends.0, ends.1, udp.checksum()) {
+                (IpAddr::V4(_), _, 0) => 0,
+                (IpAddr::V4(s), IpAddr::V4(d), _) => {
+                    let header = udp.to_header();
+                    header.calc_checksum_ipv4_raw(s.octets(), d.octets(), udp.payload()).unwrap()
+                }
+                (IpAddr::V6(s), IpAddr::V6(d), _) => {
+                    let header = udp.to_header();
+                    header.calc_checksum_ipv6_raw(s.octets(), d.octets(), udp.payload()).unwrap()
+                }
+                _ => unreachable!(),
+            };
+            let l4 =
+                L4::Udp { sport: udp.source_port(), dport: udp.destination_port(), checksum: udp.checksum() };
+            (l4, udp.payload().to_vec(), udp.checksum(), right)
+        }
+        TransportSlice::Icmpv4(icmp) => {
+            let rest = u32::from_be_bytes(icmp.bytes5to8());
+            let l4 = L4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), rest };
+            let sum = Sum16BitWords::new().add_slice(icmp.slice()).ones_complement();
+            assert!(damaged || sum == 0, "ICMP checksum: {:02x?}", icmp.slice());
+            (l4, icmp.slice()[8..].to_vec(), 0, 0)
+        }
+        TransportSlice::Icmpv6(icmp) => {
+            let (IpAddr::V6(s), IpAddr::V6(d)) = ends else { panic!("ICMPv6 in IPv4") };
+            assert!(
+                damaged || icmp.is_checksum_valid(s.octets(), d.octets()),
+                "ICMPv6 checksum: {:02x?}",
+                icmp.slice()
+            );
+            let rest = u32::from_be_bytes(icmp.bytes5to8());
+            let l4 = L4::Icmp { kind: icmp.type_u8(), code: icmp.code_u8(), rest };
+            (l4, icmp.slice()[8..].to_vec(), 0, 0)
         }
     }
 }
