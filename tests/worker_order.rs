@@ -38,6 +38,8 @@ addresses = ["10.1.0.200"]
 [[service]]
 name = "web"
 listen = "10.1.0.100:80"
+protocol = "tcp"
+scheduler = "rr"
 local_pool = "pool"
 [[service.real_server]]
 address = "10.1.0.11:8080"
@@ -132,7 +134,7 @@ fn tuple(cport: u16) -> Tuple {
 /// home after the note. Both may come between two polls, and the note must be read first all the same.
 #[test]
 fn a_note_is_read_before_the_packet_that_came_after_it() {
-    let config = parse(CONFIG).unwrap();
+    let config = parse(CONFIG).unwrap_or_else(|error| panic!("{error}"));
     let steering = Arc::new(Steering::random(2, 128, [9; 32]).unwrap());
     let cport = (1024..).find(|port| steering.home(&tuple(*port)) == WorkerId(0)).unwrap();
     let facts = [PortFacts { mac: MAC, mtu: 1500, checksum_offload: false, partial_checksums: false }];
