@@ -249,7 +249,7 @@ pub(super) fn is_martian_v6(src: &Address) -> bool {
         || (octets[..10] == [0; 10] && (src.is_v4() || octets[..15] == [0; 15]))
 }
 
-#[inline]
+#[inline(always)]
 fn classify_tcp(head: &[u8], place: Place, ttl: u8, parsed: &mut Parsed) -> Class {
     let l4 = usize::from(place.l4);
     let Some(header) = head.get(l4..).and_then(|rest| rest.first_chunk::<20>()) else {
@@ -266,7 +266,7 @@ fn classify_tcp(head: &[u8], place: Place, ttl: u8, parsed: &mut Parsed) -> Clas
     classify_flow(header, place, Protocol::Tcp, flags, ttl, parsed)
 }
 
-#[inline]
+#[inline(always)]
 fn classify_udp(head: &[u8], place: Place, ttl: u8, parsed: &mut Parsed) -> Class {
     let l4 = usize::from(place.l4);
     let Some(header) = head.get(l4..).and_then(|rest| rest.first_chunk::<8>()) else {

@@ -186,9 +186,8 @@ impl<P: Packet> Shard<P> {
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
-        let service = cold.service;
         let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
-        let toa = if carries_toa { toa_settings(turn, service) } else { None }
+        let toa = if carries_toa { toa_settings(turn, cold.service) } else { None }
             .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
         let state = hot.state;
         let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
@@ -230,7 +229,8 @@ impl<P: Packet> Shard<P> {
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
         if direction == Direction::Inbound && client_address::may_be_forged(header) {
-            let kinds = client_address::kinds(toa_settings(turn, service).as_ref());
+            let settings = toa_settings(turn, self.sessions.cold(index).service);
+            let kinds = client_address::kinds(settings.as_ref());
             delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
         let Some(settings) = toa else { return Ok((layout, delta)) };
