@@ -150,7 +150,8 @@ fn speak_with_the_kernel(port: &mut StartedPort, pool: &Mempool, interface: &str
 fn receive_datagram(port: &mut StartedPort) -> Vec<u8> {
     let clock = Clock::calibrate();
     let mut packets: ArrayVec<Mbuf, BURST_MAX> = ArrayVec::new();
-    while clock.now().nanos < 5_000_000_000 {
+    let began = clock.now().nanos;
+    while clock.now().nanos - began < 5_000_000_000 {
         port.rx[0].rx_burst(&mut packets);
         let found = packets
             .iter()
