@@ -87,8 +87,9 @@ fn frames_pass_from_file_to_file_and_every_buffer_comes_home() {
     let clock = Clock::calibrate();
     let mut packets: ArrayVec<Mbuf, BURST_MAX> = ArrayVec::new();
     let mut sent = 0;
+    let began = clock.now().nanos;
     while sent < frames.len() {
-        assert!(clock.now().nanos < 10_000_000_000, "the frames did not pass within ten seconds");
+        assert!(clock.now().nanos - began < 10_000_000_000, "the frames did not pass within ten seconds");
         started.rx[0].rx_burst(&mut packets);
         for (packet, frame) in packets.iter_mut().zip(&frames[sent..]) {
             assert_eq!(packet.len(), frame.len());

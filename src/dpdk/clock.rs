@@ -3,7 +3,7 @@
 //! Calibrated once against the kernel's clock. DPDK's own figure is rounded to 10 MHz where the CPU does not tell it,
 //! half a percent of every time-out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::time::ClockId;
 
@@ -26,12 +26,12 @@ impl Clock {
     /// Starts a clock at the time since the machine started, so that a restarted gateway's sequence numbers toward real
     /// servers go on where the last one's stood (RFC 6528). Takes 20 milliseconds.
     pub fn calibrate() -> Clock {
-        let (start, began) = pair();
+        let (first, began) = pair();
         std::thread::sleep(CALIBRATION);
-        let (end, ended) = pair();
-        let nanos = ended.duration_since(began).as_nanos();
-        let cycles = u128::from(end.wrapping_sub(start).max(1));
-        Clock { start, origin: nanos_since_boot(), scale: ((nanos << 32) / cycles) as u64 }
+        let (start, origin) = pair();
+        let nanos = u128::from(origin.saturating_sub(began));
+        let cycles = u128::from(start.wrapping_sub(first).max(1));
+        Clock { start, origin, scale: ((nanos << 32) / cycles) as u64 }
     }
 
     /// The time now; to be read once per burst.
@@ -73,18 +73,18 @@ fn cycles() -> u64 {
     }
 }
 
-/// The counter and the kernel's clock at the same moment: the tightest of several tries, so that an interruption
+/// The counter and the nanoseconds since boot at the same moment: the tightest of several tries, so that an interruption
 /// between the two reads does not count.
-fn pair() -> (u64, Instant) {
+fn pair() -> (u64, u64) {
     (0..8)
         .map(|_| {
             let before = cycles();
-            let instant = Instant::now();
-            let after = cycles();
-            (after.wrapping_sub(before), before.wrapping_add(after.wrapping_sub(before) / 2), instant)
+            let nanos = nanos_since_boot();
+            let width = cycles().wrapping_sub(before);
+            (width, before.wrapping_add(width / 2), nanos)
         })
         .min_by_key(|&(width, ..)| width)
-        .map(|(_, cycles, instant)| (cycles, instant))
+        .map(|(_, cycles, nanos)| (cycles, nanos))
         .expect("eight tries were made")
 }
 
