@@ -8,7 +8,7 @@ import pytest
 
 from rig import gateway as gateways
 from rig.lab import CIP, LIPS, LIPS6, RIPS6, VIP, VIP6
-from rig.netns import wait_until
+from rig.netns import wait_until, waited_for_cpu
 
 pytestmark = pytest.mark.daemon
 PORTS = "30000-30019"
@@ -84,19 +84,26 @@ def test_conformance_H2_every_port_of_the_range_is_used(start, lab, workers):
 @pytest.mark.parametrize("closes_first", ["server", "client"])
 @pytest.mark.usefixtures("spoil")
 def test_conformance_H8_ten_thousand_sequential_connections_with_twenty_ports(start, lab, workers, closes_first):
-    start(narrow(workers))
+    gateway = start(narrow(workers))
     word = b"who\n" if closes_first == "server" else b"stay\n"
-    worst, slow = 0.0, 0
+    involved = ["self", gateway.process.pid, *(process.pid for process in lab.servers["rs1"].processes)]
+    before = lab.client.counters("TcpExtTCPSynRetrans")
+    worst, slow, waited = 0.0, 0, waited_for_cpu(involved)
     with lab.client.entered():
         for _ in range(10_000):
             started = time.monotonic()
             with socket.create_connection((VIP, 9000), timeout=3) as connection:
                 took = time.monotonic() - started
+                if took > 0.05:
+                    # Whoever takes part may have had no CPU meanwhile; the gateway cannot help that.
+                    took -= waited_for_cpu(involved) - waited
                 worst, slow = max(worst, took), slow + (took > 0.05)
                 connection.sendall(word)
                 assert connection.recv(100).startswith(b"rs1")
                 if closes_first == "server":
                     assert connection.recv(100) == b""
+            waited = waited_for_cpu(involved)
+    assert lab.client.counters("TcpExtTCPSynRetrans") == before, "no SYN had to be sent twice"
     assert worst < 0.05, f"worst connect {worst * 1000:.1f} ms, {slow} above 50 ms"
 
 

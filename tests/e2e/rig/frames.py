@@ -101,13 +101,28 @@ def toa_of(packet):
     return str(ipaddress.ip_address(value[2:])), int.from_bytes(value[:2], "big")
 
 
+def _headers_end(raw):
+    """Where the TCP or UDP payload of a frame begins; its end if it carries neither."""
+    kind = int.from_bytes(raw[12:14], "big")
+    if kind == 0x0800 and len(raw) > 34:
+        protocol, at = raw[23], 14 + (raw[14] & 15) * 4
+    elif kind == 0x86DD and len(raw) > 54:
+        protocol, at = raw[20], 54
+    else:
+        return len(raw)
+    if protocol == 6 and len(raw) > at + 12:
+        return at + (raw[at + 12] >> 4) * 4
+    return at + 8 if protocol == 17 else len(raw)
+
+
 def find_address(raw, address):
     """Offsets at which an address stands in a frame other than inside a TOA option.
 
-    Of a long frame only the headers are searched: random payload holds any four bytes sooner or later.
+    Of TCP and UDP the headers are searched: payload holds any four bytes sooner or later, a DNS header with an id that
+    ends in 0x0a holds 10.1.0.1. Of everything else, such as an ICMP error with what it quotes, all is searched.
     """
     needle = packed(address)
-    haystack = raw if len(raw) <= 600 else raw[:160]
+    haystack = raw[:_headers_end(raw)]
     found, at = [], haystack.find(needle)
     while at >= 0:
         # In front of the address in a TOA option: kind, length, two bytes of port.
