@@ -81,6 +81,7 @@ def test_conformance_H2_every_port_of_the_range_is_used(start, lab, workers):
 
 @pytest.mark.long
 @pytest.mark.bulk
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("closes_first", ["server", "client"])
 @pytest.mark.usefixtures("spoil")
 def test_conformance_H8_ten_thousand_sequential_connections_with_twenty_ports(start, lab, workers, closes_first):
