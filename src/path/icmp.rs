@@ -18,7 +18,7 @@ use crate::session::{Direction, Flags, Hot, SessionIndex};
 use crate::wire::icmp::{self, Embedded};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-use crate::wire::{Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option};
+use crate::wire::{Address, Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option};
 
 /// Quoted bytes that are sent on; the rest of a longer quote is cut off (RFC 4443 §2.4c).
 const QUOTE_LEN_MAX: usize = 1232;
@@ -203,7 +203,7 @@ impl<P: Packet> Shard<P> {
         }
         let out = answer.head_mut();
         let id = self.identification.next_value();
-        write_ip(&mut out[ethernet::HEADER_LEN..], &ends, message_len, None, id, error.ttl);
+        write_ip(&mut out[ethernet::HEADER_LEN..], (&ends.src, &ends.dst), message_len, None, id, error.ttl);
         let (ethertype, protocol) = if to_v4 {
             (ethernet::TYPE_IPV4, icmp::PROTOCOL_V4)
         } else {
@@ -332,19 +332,19 @@ fn write_quoted_ip(out: &mut [u8], received: &[u8], same_family: bool, sent: &En
     } else {
         (usize::from(u16::from_be_bytes([received[2], received[3]])), received[8])
     };
-    write_ip(out, sent, ip_len.saturating_sub(embedded.l4_offset), protocol, 0, hop_limit);
+    write_ip(out, (&sent.src, &sent.dst), ip_len.saturating_sub(embedded.l4_offset), protocol, 0, hop_limit);
 }
 
-/// An IP header in the family of `ends` for `payload_len` bytes of `protocol`, `None` for ICMP.
+/// An IP header in the family of its addresses for `payload_len` bytes of `protocol`, `None` for ICMP.
 pub(super) fn write_ip(
     out: &mut [u8],
-    ends: &Ends,
+    (src, dst): (&Address, &Address),
     payload_len: usize,
     protocol: Option<Protocol>,
     id: u16,
     ttl: u8,
 ) {
-    if ends.src.is_v4() {
+    if src.is_v4() {
         let header = Ipv4Header {
             tos: 0,
             total_len: (ipv4::HEADER_LEN + payload_len) as u16,
@@ -352,8 +352,8 @@ pub(super) fn write_ip(
             dont_fragment: id == 0,
             ttl,
             protocol: protocol.map_or(icmp::PROTOCOL_V4, |protocol| protocol as u8),
-            src: ends.src.v4_octets(),
-            dst: ends.dst.v4_octets(),
+            src: src.v4_octets(),
+            dst: dst.v4_octets(),
         };
         ipv4::write_header(out, &header);
     } else {
@@ -363,8 +363,8 @@ pub(super) fn write_ip(
             payload_len: payload_len as u16,
             next_header: protocol.map_or(icmp::PROTOCOL_V6, |protocol| protocol as u8),
             hop_limit: ttl,
-            src: *ends.src.octets(),
-            dst: *ends.dst.octets(),
+            src: *src.octets(),
+            dst: *dst.octets(),
         };
         ipv6::write_header(out, &header);
     }

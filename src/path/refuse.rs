@@ -5,12 +5,11 @@
 
 use super::classify::Place;
 use super::drop_reason::DropReason;
+use super::icmp::write_ip;
 use super::packet::{Io, Packet};
 use super::parsed::Parsed;
 use super::shard::{Shard, Turn};
 use crate::id::PortId;
-use crate::wire::ipv4::Ipv4Header;
-use crate::wire::ipv6::Ipv6Header;
 use crate::wire::{Address, Protocol, Tuple, ethernet, icmp, ipv4, ipv6, tcp};
 
 /// TTL and hop limit of what the gateway sends itself.
@@ -149,7 +148,8 @@ impl<P: Packet> Shard<P> {
         let Some(reset) = tcp::Segment::reset_for(&segment, payload_len as u32) else { return };
         let (src, dst) = (parsed.tuple.dst, parsed.tuple.src);
         let Some(mut answer) = turn.io.allocate() else { return };
-        let Some(l4) = begin_answer(&mut answer, head, (src, dst), tcp::PROTOCOL, tcp::HEADER_LEN) else {
+        let Some(l4) = begin_answer(&mut answer, head, (src, dst), Some(Protocol::Tcp), tcp::HEADER_LEN)
+        else {
             return;
         };
         tcp::write_segment(&mut answer.head_mut()[l4..], &src, &dst, &reset);
@@ -167,16 +167,12 @@ impl<P: Packet> Shard<P> {
     ) {
         let head = packet.head();
         let (src, dst) = (place.dst, place.src);
-        let (protocol, budget) = if dst.is_v4() {
-            (icmp::PROTOCOL_V4, icmp::ERROR_LEN_MAX_V4)
-        } else {
-            (icmp::PROTOCOL_V6, icmp::ERROR_LEN_MAX_V6)
-        };
+        let budget = if dst.is_v4() { icmp::ERROR_LEN_MAX_V4 } else { icmp::ERROR_LEN_MAX_V6 };
         let quoted = &head[place.l3.into()..(place.end as usize).min(head.len())];
         let quoted = &quoted[..quoted.len().min(budget - icmp::HEADER_LEN)];
         let Some(mut answer) = turn.io.allocate() else { return };
         let len = icmp::HEADER_LEN + quoted.len();
-        let Some(l4) = begin_answer(&mut answer, head, (src, dst), protocol, len) else { return };
+        let Some(l4) = begin_answer(&mut answer, head, (src, dst), None, len) else { return };
         let out = &mut answer.head_mut()[l4..l4 + len];
         if dst.is_v4() {
             let (kind, code, rest) = error.v4();
@@ -200,13 +196,14 @@ fn place_of(parsed: &Parsed) -> Place {
     }
 }
 
-/// Lays out an answer to the frame `received`: Ethernet turned round, an IP header, `len` bytes to fill in. Returns
+/// Lays out an answer to the frame `received`: Ethernet turned round, an IP header for `protocol` (`None`: ICMP), `len`
+/// bytes to fill in. Returns
 /// where they begin. Short frames are padded with zeros to Ethernet's minimum.
 fn begin_answer<P: Packet>(
     answer: &mut P,
     received: &[u8],
     (src, dst): (Address, Address),
-    protocol: u8,
+    protocol: Option<Protocol>,
     len: usize,
 ) -> Option<usize> {
     let ip_header_len = if dst.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
@@ -215,33 +212,9 @@ fn begin_answer<P: Packet>(
         return None;
     }
     let (to, from) = (ethernet::source(received), ethernet::destination(received));
+    let ethertype = if dst.is_v4() { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };
     let out = answer.head_mut();
-    let ip = ethernet::HEADER_LEN;
-    if dst.is_v4() {
-        ethernet::write_header(out, &to, &from, ethernet::TYPE_IPV4);
-        let header = Ipv4Header {
-            tos: 0,
-            total_len: (ip_header_len + len) as u16,
-            id: 0,
-            dont_fragment: true,
-            ttl: OWN_TTL,
-            protocol,
-            src: src.v4_octets(),
-            dst: dst.v4_octets(),
-        };
-        ipv4::write_header(&mut out[ip..], &header);
-    } else {
-        ethernet::write_header(out, &to, &from, ethernet::TYPE_IPV6);
-        let header = Ipv6Header {
-            traffic_class: 0,
-            flow_label: 0,
-            payload_len: len as u16,
-            next_header: protocol,
-            hop_limit: OWN_TTL,
-            src: *src.octets(),
-            dst: *dst.octets(),
-        };
-        ipv6::write_header(&mut out[ip..], &header);
-    }
+    ethernet::write_header(out, &to, &from, ethertype);
+    write_ip(&mut out[ethernet::HEADER_LEN..], (&src, &dst), len, protocol, 0, OWN_TTL);
     Some(l4)
 }

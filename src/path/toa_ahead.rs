@@ -54,7 +54,14 @@ impl<P: Packet> Shard<P> {
         }
         let out = packet.head_mut();
         out[12..14].copy_from_slice(&ethertype.to_be_bytes());
-        write_ip(&mut out[ethernet::HEADER_LEN..], &ends, segment_len, Some(Protocol::Tcp), 0, OWN_TTL);
+        write_ip(
+            &mut out[ethernet::HEADER_LEN..],
+            (&ends.src, &ends.dst),
+            segment_len,
+            Some(Protocol::Tcp),
+            0,
+            OWN_TTL,
+        );
         let segment = &mut out[l4..l4 + segment_len];
         let bare = tcp::Segment {
             sport: ends.sport,

@@ -378,12 +378,6 @@ impl SessionTable {
         &self.wide[session.0 as usize]
     }
 
-    /// Both lines at once.
-    #[inline(always)]
-    pub fn both_mut(&mut self, session: SessionIndex) -> (&mut Hot, &mut Cold) {
-        (&mut self.hot[session.0 as usize], &mut self.cold[session.0 as usize])
-    }
-
     /// Starts to load both lines of a session.
     #[inline(always)]
     pub fn prefetch_session(&self, session: SessionIndex) {

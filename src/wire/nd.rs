@@ -5,6 +5,7 @@
 
 use super::Address;
 use super::arp::is_host_mac;
+use super::checksum::l4_checksum;
 
 /// The EtherType of IPv6.
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -111,7 +112,7 @@ impl NdMessage {
         let &[kind, code, ..] = icmp else { return Err(NdError::Truncated) };
         let source = address_at(header, 8);
         let destination = address_at(header, 24);
-        if checksum(source, destination, icmp) != 0 {
+        if l4_checksum(&source, &destination, ICMPV6, icmp) != 0 {
             return Err(NdError::Checksum);
         }
         if kind != SOLICITATION && kind != ADVERTISEMENT {
@@ -263,23 +264,9 @@ fn write_frame(
     icmp[24] = option;
     icmp[25] = 1;
     icmp[26..32].copy_from_slice(&option_mac);
-    let sum = checksum(source, destination, icmp);
+    let sum = l4_checksum(&source, &destination, ICMPV6, icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     frame
-}
-
-/// The ICMPv6 checksum of `icmp` (RFC 4443 §2.3); 0 if the one in it is right.
-fn checksum(source: Address, destination: Address, icmp: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| -> u32 {
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum()
-    };
-    let mut sum =
-        words(source.octets()) + words(destination.octets()) + icmp.len() as u32 + u32::from(ICMPV6);
-    sum += words(icmp);
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]
@@ -309,7 +296,8 @@ mod tests {
         change(&mut packet);
         packet[42..44].fill(0);
         let len = usize::from(u16::from_be_bytes([packet[4], packet[5]])).min(packet.len() - 40);
-        let sum = checksum(address_at(&packet, 8), address_at(&packet, 24), &packet[40..40 + len]);
+        let sum =
+            l4_checksum(&address_at(&packet, 8), &address_at(&packet, 24), ICMPV6, &packet[40..40 + len]);
         packet[42..44].copy_from_slice(&sum.to_be_bytes());
         NdMessage::parse(&packet)
     }
@@ -368,7 +356,7 @@ mod tests {
                 // past the first checks
                 (bytes[6], bytes[7], bytes[4], bytes[5], bytes[40]) = (58, 255, 0, (bytes.len() - 40) as u8, kind);
                 bytes[42..44].fill(0);
-                let sum = checksum(address_at(&bytes, 8), address_at(&bytes, 24), &bytes[40..]);
+                let sum = l4_checksum(&address_at(&bytes, 8), &address_at(&bytes, 24), ICMPV6, &bytes[40..]);
                 bytes[42..44].copy_from_slice(&sum.to_be_bytes());
                 prop_assert_ne!(NdMessage::parse(&bytes), Err(NdError::Checksum));
             }

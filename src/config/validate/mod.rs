@@ -18,6 +18,7 @@ use super::checked::Config;
 use super::mistake::{Findings, Mistake};
 use super::model::Document;
 use super::text;
+use crate::session::Timeouts;
 
 /// Checks a document.
 ///
@@ -30,7 +31,7 @@ pub(super) fn validate(document: Document) -> Result<Config, Vec<Mistake>> {
     let ports = network::ports(&document.ports, found);
     let dataplane = gateway::dataplane(&document.dataplane, &ports, found);
     let control = gateway::control(&document.control, found);
-    let timeouts = services::timeouts("timeouts", &document.timeouts, services::IPVS_TIMEOUTS, found);
+    let timeouts = services::timeouts("timeouts", &document.timeouts, Timeouts::IPVS, found);
     let refusal = gateway::refusal(&document.refusal, found);
     let neighbours = gateway::neighbours(&document.neighbours, found);
     gateway::queues(&document, found);

@@ -13,13 +13,6 @@ use crate::service::snapshot::{ClientAddress, Listener, NoRoom, OnRemove, ToaSet
 use crate::session::Timeouts;
 use crate::wire::{Address, Protocol};
 
-/// The kernel's `tcp_timeouts` of `ip_vs_proto_tcp.c` and `udp_timeouts` of `ip_vs_proto_udp.c`.
-pub(super) const IPVS_TIMEOUTS: Timeouts =
-    Timeouts { tcp_secs: [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120], udp_secs: 300 };
-
-/// 30 days.
-const TIMEOUT_MAX: i64 = 30 * 24 * 3600;
-
 /// The written time-outs over those of `base`.
 pub(super) fn timeouts(
     path: &str,
@@ -46,7 +39,8 @@ pub(super) fn timeouts(
     let slots = timeouts.tcp_secs.iter_mut().chain([&mut timeouts.udp_secs]);
     for (slot, (key, value)) in slots.zip(tcp.into_iter().chain(udp)) {
         if let Some(value) = value
-            && let Some(secs) = found.number(format!("{path}.{key}"), value, 1..=TIMEOUT_MAX, "seconds")
+            && let Some(secs) =
+                found.number(format!("{path}.{key}"), value, 1..=Timeouts::SECS_MAX.into(), "seconds")
         {
             *slot = secs;
         }
