@@ -2,7 +2,7 @@
 //!
 //! Everything that later phases read is checked here once: lengths, versions, header checksums, addresses that no
 //! host may have. Cost: the frame's first one or two cache lines. Anything that is not a whole TCP or UDP packet leaves
-//! the fast way here.
+//! the fast way here. Nearly every frame is a [`super::plain`] one and was described there already.
 
 use super::drop_reason::DropReason;
 use super::packet::Packet;
@@ -49,8 +49,9 @@ pub enum Class {
     Drop(DropReason),
 }
 
-/// Looks at one received frame and fills in `parsed` if it is a TCP or UDP packet.
-#[inline]
+/// Looks closely at one received frame and fills in `parsed` if it is a TCP or UDP packet.
+#[cold]
+#[inline(never)]
 pub fn classify<P: Packet>(packet: &mut P, port: &PortView, parsed: &mut Parsed) -> Class {
     let frame_len = packet.len();
     if packet.head().len() != frame_len && !pull_up_headers(packet, frame_len) {
@@ -174,7 +175,7 @@ fn cut_off_or(reason: DropReason, ip_len: usize, port: &PortView) -> DropReason 
 
 /// RFC 6890: 0/8, 127/8, 224/4 and 240/4 are no host's source address.
 #[inline(always)]
-const fn is_martian_v4(first_octet: u8) -> bool {
+pub(super) const fn is_martian_v4(first_octet: u8) -> bool {
     first_octet == 0 || first_octet == 127 || first_octet >= 224
 }
 

@@ -93,7 +93,7 @@ pub fn count_no_room(counters: &mut PathCounters, why: NoRoomFor) {
 
 /// Puts the option in, right behind the fixed TCP header. The headers move forward, the payload stays where it is.
 /// Returns where things stand and what the TCP checksum changes by.
-#[inline(never)]
+#[inline(always)]
 pub fn insert<P: Packet>(
     packet: &mut P,
     layout: Layout,
@@ -108,19 +108,23 @@ pub fn insert<P: Packet>(
     let option_at = layout.l4 + tcp::HEADER_LEN;
     let head = packet.head_mut();
     head.copy_within(len..len + option_at, 0);
-    let option = &mut head[option_at..option_at + len];
+    let (headers, option) = head[..option_at + len].split_at_mut(option_at);
     write(option, client, cport, settings);
-    let delta = Delta::default().replace_bytes(&[], option);
-    let segment = &mut head[layout.l4..];
+    let segment = &mut headers[layout.l4..];
     let before = tcp::offset_and_flags(segment);
     tcp::set_header_len(segment, tcp::header_len(segment) + len);
-    let delta = delta.replace_u16(before, tcp::offset_and_flags(segment));
-    // the pseudo header's length
-    let delta = delta.replace_u16(0, len as u16);
+    let delta = Delta::default()
+        .replace_u16(before, tcp::offset_and_flags(segment))
+        // the pseudo header's length
+        .replace_u16(0, len as u16)
+        .replace_u16(0, u16::from_be_bytes([option[0], len as u8]))
+        .replace_u16(0, cport)
+        .insert_address(client);
     Ok((Layout { end: layout.end + len, ..layout }, delta))
 }
 
 /// Fills `option`, [`option_len`] bytes, with the client's address.
+#[inline(always)]
 pub fn write(option: &mut [u8], client: &Address, cport: u16, settings: &ToaSettings) {
     if client.is_v4() {
         let out = option.first_chunk_mut().expect("the option's length");

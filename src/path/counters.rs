@@ -4,6 +4,7 @@
 //! a packet that is answered counts as dropped with its reason, and the answer as originated.
 
 use super::drop_reason::DropCounters;
+use crate::session::Direction;
 
 /// Packets through one worker's path.
 #[derive(Clone, Debug, Default)]
@@ -65,3 +66,20 @@ pub struct RealServerCounters {
 }
 
 const _: () = assert!(size_of::<RealServerCounters>() == 64);
+
+impl RealServerCounters {
+    /// Counts a packet of `bytes` bytes, IP header included.
+    #[inline(always)]
+    pub(super) fn count(&mut self, direction: Direction, bytes: usize) {
+        match direction {
+            Direction::Inbound => {
+                self.packets_inbound += 1;
+                self.bytes_inbound += bytes as u64;
+            }
+            Direction::Outbound => {
+                self.packets_outbound += 1;
+                self.bytes_outbound += bytes as u64;
+            }
+        }
+    }
+}

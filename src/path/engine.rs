@@ -3,7 +3,8 @@
 //! 1. **classify** each frame: headers checked once, the odd ones leave the way here
 //! 2. **steer**: flows whose home is another worker go into its ring
 //! 3. **look up**: hash all, prefetch all buckets, probe all, prefetch all sessions
-//! 4. **forward** each: state, translation, addresses, next hop; a miss begins a session or is refused
+//! 4. **forward** each: state, translation, addresses, next hop, nearly all by the express lane; a miss begins a session
+//!    or is refused
 //!
 //! Between bursts [`Engine::tick`] does a bounded slice of everything that time brings.
 
@@ -18,9 +19,10 @@ use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::phase::{Observer, Phase};
+use super::plain;
 use super::shard::{Shard, ShardConfig, Turn};
 use crate::clock::Now;
-use crate::id::PortId;
+use crate::id::{PortId, WorkerId};
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
 use crate::session::{Candidate, KeyHash, SessionTable, TableError};
@@ -34,10 +36,27 @@ pub struct Engine<P> {
     shard: Shard<P>,
 }
 
+/// What the phases find out about one packet: one cache line.
+struct Flow {
+    parsed: Parsed,
+    hash: KeyHash,
+    candidate: Candidate,
+}
+
+const _: () = assert!(size_of::<Flow>() <= 64);
+
 /// The flows of one burst, packet and description side by side.
 struct Flows<P> {
     packets: ArrayVec<P, BURST>,
-    parsed: ArrayVec<Parsed, BURST>,
+    flows: ArrayVec<Flow, BURST>,
+}
+
+impl<P> Flows<P> {
+    #[inline(always)]
+    fn push(&mut self, packet: P, parsed: Parsed) {
+        self.packets.push(packet);
+        self.flows.push(Flow { parsed, hash: KeyHash(0), candidate: Candidate::NONE });
+    }
 }
 
 impl<P: Packet> Engine<P> {
@@ -81,7 +100,7 @@ impl<P: Packet> Engine<P> {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let shard = &mut self.shard;
         shard.counters.received += packets.len() as u64;
-        let mut flows = Flows { packets: ArrayVec::new(), parsed: ArrayVec::new() };
+        let mut flows = Flows { packets: ArrayVec::new(), flows: ArrayVec::new() };
         shard.classify_all(&mut turn, port, packets, &mut flows);
         observer.ended(Phase::Classify);
         if shard.workers > 1 {
@@ -178,15 +197,27 @@ impl<P: Packet> Shard<P> {
     ) {
         packets.iter().for_each(P::prefetch);
         let view = &turn.snapshot.ports[port.index()];
-        for mut packet in packets.drain(..) {
-            let mut parsed = Parsed::EMPTY;
-            match classify(&mut packet, view, &mut parsed) {
-                Class::Flow => {
-                    flows.packets.push(packet);
-                    flows.parsed.push(parsed);
-                }
-                other => self.leave_the_way(turn, port, packet, &parsed, other, false),
+        for packet in packets.drain(..) {
+            if let Some(parsed) = plain::recognise(&packet, view) {
+                flows.push(packet, parsed);
+            } else {
+                self.classify_closely(turn, port, packet, flows);
             }
+        }
+    }
+
+    #[cold]
+    fn classify_closely<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        mut packet: P,
+        flows: &mut Flows<P>,
+    ) {
+        let mut parsed = Parsed::EMPTY;
+        match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
+            Class::Flow => flows.push(packet, parsed),
+            other => self.leave_the_way(turn, port, packet, &parsed, other, false),
         }
     }
 
@@ -217,13 +248,27 @@ impl<P: Packet> Shard<P> {
 
     #[inline]
     fn steer_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: &mut Flows<P>) {
+        let steering = &turn.snapshot.steering;
+        let homes: ArrayVec<WorkerId, BURST> =
+            flows.flows.iter().map(|flow| steering.home(&flow.parsed.tuple)).collect();
+        if homes.iter().any(|&home| home != self.worker) {
+            self.hand_off_all(turn, port, flows, &homes);
+        }
+    }
+
+    /// Gives the flows of others to them and keeps its own.
+    fn hand_off_all<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        flows: &mut Flows<P>,
+        homes: &[WorkerId],
+    ) {
         let packets = std::mem::take(&mut flows.packets);
-        let parsed = std::mem::take(&mut flows.parsed);
-        for (packet, parsed) in packets.into_iter().zip(parsed) {
-            let home = turn.snapshot.steering.home(&parsed.tuple);
+        let described = std::mem::take(&mut flows.flows);
+        for ((packet, flow), &home) in packets.into_iter().zip(described).zip(homes) {
             if home == self.worker {
-                flows.packets.push(packet);
-                flows.parsed.push(parsed);
+                flows.push(packet, flow.parsed);
             } else {
                 self.hand_off(turn, home, port, packet, 0);
             }
@@ -238,23 +283,24 @@ impl<P: Packet> Shard<P> {
         flows: &mut Flows<P>,
         observer: &mut impl Observer,
     ) {
-        let parsed = &flows.parsed[..];
-        let mut hashes = [KeyHash(0); BURST];
-        for (hash, parsed) in hashes.iter_mut().zip(parsed) {
-            *hash = self.sessions.hash(&parsed.tuple);
-            self.sessions.prefetch_buckets(*hash);
+        for flow in &mut flows.flows {
+            flow.hash = self.sessions.hash(&flow.parsed.tuple, flow.parsed.v6);
+            self.sessions.prefetch_buckets(flow.hash);
         }
         observer.ended(Phase::Hash);
-        let mut candidates = [Candidate::NONE; BURST];
-        for ((candidate, hash), parsed) in candidates.iter_mut().zip(&hashes).zip(parsed) {
-            *candidate = self.sessions.probe(*hash);
-            self.sessions.prefetch_entry(*candidate, parsed.is_v6());
+        for flow in &mut flows.flows {
+            flow.candidate = self.sessions.probe(flow.hash);
+            self.sessions.prefetch_entry(flow.candidate, flow.parsed.v6);
         }
         observer.ended(Phase::Probe);
-        let looked_up = parsed.iter().zip(hashes).zip(candidates);
-        for (packet, ((parsed, hash), candidate)) in flows.packets.drain(..).zip(looked_up) {
-            match self.sessions.confirm(&parsed.tuple, hash, candidate) {
-                Some(found) => self.forward(turn, port, packet, parsed, found),
+        for (packet, flow) in flows.packets.drain(..).zip(&flows.flows) {
+            let parsed = &flow.parsed;
+            match self.sessions.confirm(&parsed.tuple, parsed.v6, flow.hash, flow.candidate) {
+                Some(found) => {
+                    if let Err(packet) = self.express(turn, port, packet, parsed, found) {
+                        self.forward(turn, port, packet, parsed, found);
+                    }
+                }
                 None => self.open(turn, port, packet, parsed),
             }
         }

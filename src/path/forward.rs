@@ -1,8 +1,8 @@
 //! A packet that has a session: from the session's line to the wire.
 //!
 //! The order is fixed: state first (it may refuse), then everything that needs room (decided before the packet is
-//! touched), then the L4 header, the IP header, the next hop. The usual packet, data or ACK of an established session,
-//! passes through [`Shard::forward`] without a call to a `#[cold]` function.
+//! touched), then the L4 header, the IP header, the next hop. The usual packet, data or ACK of an established session
+//! on a port like any other, took the shorter way of [`super::express`].
 
 use super::client_address::{self, NoRoomFor};
 use super::drop_reason::DropReason;
@@ -37,8 +37,8 @@ pub(super) enum Verdict {
 }
 
 impl<P: Packet> Shard<P> {
-    /// Sends a packet of session `index` on its way.
-    #[inline]
+    /// Sends a packet of session `index` on its way, whatever it is.
+    #[inline(never)]
     pub(super) fn forward<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
@@ -77,10 +77,7 @@ impl<P: Packet> Shard<P> {
             return Verdict::Drop(DropReason::NoRoute);
         }
         let hot = self.sessions.hot(index);
-        let (ahead, behind) = match direction {
-            Direction::Inbound => (hot.next_hop_inbound, hot.next_hop_outbound),
-            Direction::Outbound => (hot.next_hop_outbound, hot.next_hop_inbound),
-        };
+        let (ahead, behind) = hot.next_hops(direction);
         if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != rx_port {
             return Verdict::Drop(DropReason::IpSpoofedSource);
         }
@@ -120,12 +117,8 @@ impl<P: Packet> Shard<P> {
         let ends = Ends::of(hot, wide, direction);
         hot.stamp = turn.now.tick();
         hot.packets = hot.packets.wrapping_add(1);
-        let ends_delta = match direction {
-            Direction::Inbound => hot.checksum_delta,
-            Direction::Outbound => !hot.checksum_delta,
-        };
         let real_server = hot.real_server;
-        let delta = delta.add_delta(ends_delta);
+        let delta = delta.add_delta(hot.ends_delta(direction));
         let protocol = parsed.tuple.protocol;
         let families = (parsed.v6, to_v6);
         let Ok(layout) =
@@ -137,26 +130,11 @@ impl<P: Packet> Shard<P> {
             return Verdict::Drop(DropReason::Headroom);
         }
         packet.truncate(layout.end);
-        self.count_real_server(real_server, direction, parsed.ip_len());
+        self.real_servers[real_server as usize].count(direction, parsed.ip_len());
 
         let ethertype = if to_v6 { ethernet::TYPE_IPV6 } else { ethernet::TYPE_IPV4 };
         packet.head_mut()[12..14].copy_from_slice(&ethertype.to_be_bytes());
         Verdict::Send(NeighbourIndex(ahead))
-    }
-
-    #[inline(always)]
-    fn count_real_server(&mut self, real_server: u32, direction: Direction, bytes: usize) {
-        let counters = &mut self.real_servers[real_server as usize];
-        match direction {
-            Direction::Inbound => {
-                counters.packets_inbound += 1;
-                counters.bytes_inbound += bytes as u64;
-            }
-            Direction::Outbound => {
-                counters.packets_outbound += 1;
-                counters.bytes_outbound += bytes as u64;
-            }
-        }
     }
 
     /// State, translation and options of a TCP segment. `Err` holds the verdict if it goes no further.

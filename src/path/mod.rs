@@ -13,8 +13,9 @@
 //! | file | what happens there | cost per packet |
 //! |---|---|---|
 //! | `engine` | the order of the phases, over a burst of up to 32 | |
-//! | `classify` | every check of Ethernet, IP, TCP and UDP headers, once | the frame's first line |
-//! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | a packet that has a session | bucket, session line |
+//! | `plain`, `classify` | every check of Ethernet, IP, TCP and UDP headers, once: the usual frame, and all others | the frame's first line |
+//! | `express` | the usual packet of an established session, in one straight line | bucket, session line |
+//! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | any packet that has a session | and the cold line at its ends |
 //! | `open`, `end` | a session's beginning and end | cold |
 //! | `icmp`, `refuse`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
@@ -28,6 +29,7 @@ pub mod counters;
 pub mod drop_reason;
 mod end;
 mod engine;
+mod express;
 mod forward;
 mod guests;
 pub mod heap;
@@ -39,6 +41,7 @@ mod open;
 pub mod packet;
 mod parsed;
 pub mod phase;
+mod plain;
 mod refuse;
 mod rewrite;
 mod shard;

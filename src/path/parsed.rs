@@ -3,7 +3,7 @@
 use crate::wire::{Address, Protocol, Tuple};
 
 /// A TCP or UDP packet whose headers were checked; offsets in bytes from the start of the frame.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parsed {
     /// the flow, as the packet shows it
     pub tuple: Tuple,

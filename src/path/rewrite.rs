@@ -150,60 +150,82 @@ pub fn rewrite<P: Packet>(
     delta: Delta,
     identification: &mut Identification,
 ) -> Result<Layout, NoRoomInBuffer> {
-    let layout = match (!from_v6, !to_v6) {
-        (true, true) => {
-            rewrite_ipv4(&mut packet.head_mut()[layout.l3..], &layout, ends, identification);
-            layout
+    let layout = match (from_v6, to_v6) {
+        (false, false) | (true, true) => {
+            rewrite_in_place(packet.head_mut(), &layout, from_v6, protocol, ends, delta, identification);
+            return Ok(layout);
         }
-        (false, false) => {
-            rewrite_ipv6(&mut packet.head_mut()[layout.l3..], &layout, ends);
-            layout
-        }
-        (true, false) => translate_4_to_6(packet, layout, protocol, ends)?,
-        (false, true) => translate_6_to_4(packet, layout, protocol, ends, identification)?,
+        (false, true) => translate_4_to_6(packet, layout, protocol, ends)?,
+        (true, false) => translate_6_to_4(packet, layout, protocol, ends, identification)?,
     };
-    let head = packet.head_mut();
-    let ports = &mut head[layout.l4..layout.l4 + 4];
-    ports[..2].copy_from_slice(&ends.sport.to_be_bytes());
-    ports[2..].copy_from_slice(&ends.dport.to_be_bytes());
-    let old = l4_checksum_field(head, layout.l4, protocol);
-    match protocol {
-        Protocol::Tcp => {
-            set_l4_checksum_field(head, layout.l4, protocol, checksum::adjust(old, delta.fold()));
-        }
-        // RFC 768: 0 says that there is none
-        Protocol::Udp if old == 0 => {}
-        Protocol::Udp => {
-            set_l4_checksum_field(head, layout.l4, protocol, checksum::adjust_udp(old, delta.fold()));
-        }
-    }
+    rewrite_l4(packet.head_mut(), layout.l4, protocol, ends, delta);
     Ok(layout)
 }
 
-#[inline]
-fn rewrite_ipv4(header: &mut [u8], layout: &Layout, ends: &Ends, identification: &mut Identification) {
-    let total_len = (layout.end - layout.l3) as u16;
-    header[2..4].copy_from_slice(&total_len.to_be_bytes());
-    // RFC 6864 §4.1: the value of an atomic datagram (DF, not a fragment) has no meaning and stays
-    if header[6] & 0x40 == 0 {
-        header[4..6].copy_from_slice(&identification.next_value().to_be_bytes());
+/// [`rewrite`] within a family: nothing moves. `head` begins at the Ethernet header.
+#[inline(always)]
+pub fn rewrite_in_place(
+    head: &mut [u8],
+    layout: &Layout,
+    v6: bool,
+    protocol: Protocol,
+    ends: &Ends,
+    delta: Delta,
+    identification: &mut Identification,
+) {
+    if v6 {
+        rewrite_ipv6(&mut head[layout.l3..], layout, ends);
+    } else {
+        rewrite_ipv4(&mut head[layout.l3..], layout, ends, identification);
     }
-    header[8] -= 1;
-    header[12..16].copy_from_slice(&ends.src.v4_octets());
-    header[16..20].copy_from_slice(&ends.dst.v4_octets());
-    match header.first_chunk_mut() {
-        Some(plain) if layout.l4 - layout.l3 == ipv4::HEADER_LEN => ipv4::fill_plain_checksum(plain),
-        _ => ipv4::fill_checksum(&mut header[..layout.l4 - layout.l3]),
+    rewrite_l4(head, layout.l4, protocol, ends, delta);
+}
+
+#[inline(always)]
+fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, ends: &Ends, delta: Delta) {
+    let ports = &mut head[l4..l4 + 4];
+    ports[..2].copy_from_slice(&ends.sport.to_be_bytes());
+    ports[2..].copy_from_slice(&ends.dport.to_be_bytes());
+    let old = l4_checksum_field(head, l4, protocol);
+    match protocol {
+        Protocol::Tcp => set_l4_checksum_field(head, l4, protocol, checksum::adjust(old, delta.fold())),
+        // RFC 768: 0 says that there is none
+        Protocol::Udp if old == 0 => {}
+        Protocol::Udp => {
+            set_l4_checksum_field(head, l4, protocol, checksum::adjust_udp(old, delta.fold()));
+        }
     }
 }
 
-#[inline]
+#[inline(always)]
+fn rewrite_ipv4(header: &mut [u8], layout: &Layout, ends: &Ends, identification: &mut Identification) {
+    let total_len = (layout.end - layout.l3) as u16;
+    let (src, dst) = (ends.src.v4_octets(), ends.dst.v4_octets());
+    // RFC 6864 §4.1: the value of an atomic datagram (DF, not a fragment) has no meaning and stays
+    let id = if ipv4::dont_fragment(header) { ipv4::id(header) } else { identification.next_value() };
+    match header.first_chunk_mut() {
+        Some(plain) if layout.l4 - layout.l3 == ipv4::HEADER_LEN => {
+            ipv4::readdress_plain(plain, total_len, id, src, dst);
+        }
+        _ => {
+            let header = &mut header[..layout.l4 - layout.l3];
+            ipv4::set_total_len(header, total_len);
+            ipv4::set_id(header, id);
+            ipv4::decrement_ttl(header);
+            ipv4::set_src(header, src);
+            ipv4::set_dst(header, dst);
+            ipv4::fill_checksum(header);
+        }
+    }
+}
+
+#[inline(always)]
 fn rewrite_ipv6(header: &mut [u8], layout: &Layout, ends: &Ends) {
-    let payload_len = (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16;
-    header[4..6].copy_from_slice(&payload_len.to_be_bytes());
-    header[7] -= 1;
-    header[8..24].copy_from_slice(ends.src.octets());
-    header[24..40].copy_from_slice(ends.dst.octets());
+    let header = &mut header[..ipv6::HEADER_LEN];
+    ipv6::set_payload_len(header, (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16);
+    ipv6::decrement_hop_limit(header);
+    ipv6::set_src(header, *ends.src.octets());
+    ipv6::set_dst(header, *ends.dst.octets());
 }
 
 /// RFC 7915 §4.1: traffic class from TOS, hop limit from TTL, flow label 0.

@@ -61,7 +61,7 @@ pub fn track(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: &Seg
 /// Notes how far a side has sent. A segment is believed only if both its numbers lie where the connection is
 /// (RFC 5961 §5): else a forged one could move the number by which a forged RST is then judged.
 #[inline(always)]
-fn advance(hot: &mut Hot, direction: Direction, segment: &Segment) {
+pub(super) fn advance(hot: &mut Hot, direction: Direction, segment: &Segment) {
     let (furthest, acknowledged) = match direction {
         Direction::Inbound => (&mut hot.next_seq_inbound, hot.next_seq_outbound.wrapping_sub(segment.ack)),
         Direction::Outbound => {

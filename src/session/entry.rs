@@ -215,6 +215,24 @@ impl Hot {
         difference == 0 && self.flags.has(Flags::v6(direction))
     }
 
+    /// The neighbours ahead of and behind a packet that travels in `direction`.
+    #[inline(always)]
+    pub const fn next_hops(&self, direction: Direction) -> (u16, u16) {
+        match direction {
+            Direction::Inbound => (self.next_hop_inbound, self.next_hop_outbound),
+            Direction::Outbound => (self.next_hop_outbound, self.next_hop_inbound),
+        }
+    }
+
+    /// What the new addresses and ports of a packet that travels in `direction` add to its L4 checksum.
+    #[inline(always)]
+    pub const fn ends_delta(&self, direction: Direction) -> u16 {
+        match direction {
+            Direction::Inbound => self.checksum_delta,
+            Direction::Outbound => !self.checksum_delta,
+        }
+    }
+
     /// TCP or UDP.
     #[inline(always)]
     pub const fn protocol(&self) -> Protocol {

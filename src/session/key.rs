@@ -59,8 +59,8 @@ impl KeyHasher {
     }
 
     #[inline(always)]
-    pub(super) fn hash(&self, tuple: &Tuple) -> KeyHash {
-        if is_v4(tuple) { self.hash_v4(tuple) } else { self.hash_wide(tuple) }
+    pub(super) fn hash(&self, tuple: &Tuple, v6: bool) -> KeyHash {
+        if v6 { self.hash_wide(tuple) } else { self.hash_v4(tuple) }
     }
 
     /// Twelve bytes and the protocol.
@@ -128,6 +128,10 @@ mod tests {
         [0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c, 0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917],
     ];
 
+    fn hash(hasher: &KeyHasher, tuple: &Tuple) -> KeyHash {
+        hasher.hash(tuple, !is_v4(tuple))
+    }
+
     fn v4(n: u32) -> Tuple {
         let [_, _, high, low] = n.to_be_bytes();
         Tuple {
@@ -161,7 +165,7 @@ mod tests {
             for tuple in [v4 as fn(u32) -> Tuple, v6] {
                 let (mut buckets, mut tags) = (vec![0u32; 1009], vec![0u32; 1 << 10]);
                 for n in 0..200_000 {
-                    let hash = hasher.hash(&tuple(n));
+                    let hash = hash(&hasher, &tuple(n));
                     buckets[hash.bucket(1009) as usize] += 1;
                     tags[usize::from(hash.tag() >> 6)] += 1;
                 }
@@ -188,10 +192,10 @@ mod tests {
                 tuple.reversed(),
             ];
             for other in others {
-                assert_ne!(hasher.hash(&tuple), hasher.hash(&other), "{other:?}");
+                assert_ne!(hash(&hasher, &tuple), hash(&hasher, &other), "{other:?}");
             }
-            assert_eq!(hasher.hash(&tuple), hasher.hash(&tuple.clone()));
-            assert_ne!(hasher.hash(&tuple), KeyHasher::new(SEEDS[1]).hash(&tuple));
+            assert_eq!(hash(&hasher, &tuple), hash(&hasher, &tuple.clone()));
+            assert_ne!(hash(&hasher, &tuple), hash(&KeyHasher::new(SEEDS[1]), &tuple));
         }
     }
 
@@ -199,12 +203,12 @@ mod tests {
     #[test]
     fn collisions_depend_on_the_seed() {
         let [one, two, _] = SEEDS.map(KeyHasher::new);
-        let home = one.hash(&v4(0)).bucket(256);
+        let home = hash(&one, &v4(0)).bucket(256);
         let colliding: Vec<Tuple> =
-            (0..100_000).map(v4).filter(|t| one.hash(t).bucket(256) == home).collect();
+            (0..100_000).map(v4).filter(|t| hash(&one, t).bucket(256) == home).collect();
         assert!(colliding.len() > 200);
         let mut elsewhere = vec![0u32; 256];
-        colliding.iter().for_each(|t| elsewhere[two.hash(t).bucket(256) as usize] += 1);
+        colliding.iter().for_each(|t| elsewhere[hash(&two, t).bucket(256) as usize] += 1);
         assert!(*elsewhere.iter().max().unwrap() < 16, "they stay together: {elsewhere:?}");
     }
 

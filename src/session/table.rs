@@ -171,10 +171,15 @@ impl SessionTable {
         })
     }
 
-    /// The hash of a packet's tuple, for the stages below.
+    /// The hash of a packet's tuple, for the stages below; `v6` if the packet is an IPv6 one.
     #[inline(always)]
-    pub fn hash(&self, tuple: &Tuple) -> KeyHash {
-        self.hasher.hash(tuple)
+    pub fn hash(&self, tuple: &Tuple, v6: bool) -> KeyHash {
+        self.hasher.hash(tuple, v6)
+    }
+
+    #[inline(always)]
+    fn hash_key(&self, key: &Tuple) -> KeyHash {
+        self.hash(key, !is_v4(key))
     }
 
     /// Starts to load the line that [`probe`](Self::probe) will read.
@@ -208,13 +213,14 @@ impl SessionTable {
     pub fn confirm(
         &self,
         tuple: &Tuple,
+        v6: bool,
         hash: KeyHash,
         candidate: Candidate,
     ) -> Option<(SessionIndex, Direction)> {
         let entry = candidate.0;
         if entry.is_none() {
             None
-        } else if self.is_key_of(tuple, entry) {
+        } else if self.is_key_of(tuple, v6, entry) {
             Some((entry.session(), entry.direction()))
         } else {
             self.find_other(tuple, hash)
@@ -230,24 +236,25 @@ impl SessionTable {
     /// The session and direction of a tuple, in one go: for what comes alone, such as the tuple within an
     /// ICMP error.
     pub fn find(&self, tuple: &Tuple) -> Option<(SessionIndex, Direction)> {
-        self.find_hashed(tuple, self.hash(tuple))
+        self.find_hashed(tuple, self.hash_key(tuple))
     }
 
     /// As [`find`](Self::find), of a tuple whose hash is known.
     pub fn find_hashed(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
-        let entry = self.index.find(hash, |entry| self.is_key_of(tuple, entry))?;
+        let v6 = !is_v4(tuple);
+        let entry = self.index.find(hash, |entry| self.is_key_of(tuple, v6, entry))?;
         Some((entry.session(), entry.direction()))
     }
 
     /// Whether `tuple` is the key that `entry` stands for. False for a session that has ended: its protocol
     /// is none.
     #[inline(always)]
-    fn is_key_of(&self, tuple: &Tuple, entry: EntryRef) -> bool {
+    fn is_key_of(&self, tuple: &Tuple, v6: bool, entry: EntryRef) -> bool {
         let hot = &self.hot[entry.session().0 as usize];
-        if is_v4(tuple) {
-            hot.is_key_v4(tuple, entry.direction())
-        } else {
+        if v6 {
             hot.is_key_wide(&self.wide[entry.session().0 as usize], tuple, entry.direction())
+        } else {
+            hot.is_key_v4(tuple, entry.direction())
         }
     }
 
@@ -285,8 +292,8 @@ impl SessionTable {
     }
 
     fn index_keys(&mut self, keys: &Keys, session: SessionIndex) -> Result<(), TableFull> {
-        let inbound = (self.hash(&keys.inbound), EntryRef::new(session, Direction::Inbound));
-        let outbound = (self.hash(&keys.outbound), EntryRef::new(session, Direction::Outbound));
+        let inbound = (self.hash_key(&keys.inbound), EntryRef::new(session, Direction::Inbound));
+        let outbound = (self.hash_key(&keys.outbound), EntryRef::new(session, Direction::Outbound));
         if !self.index.insert(inbound.0, inbound.1) {
             return Err(TableFull);
         }
@@ -329,8 +336,8 @@ impl SessionTable {
         if !self.hot[slot].is_live() {
             return;
         }
-        let inbound = self.hash(&self.inbound(session));
-        let outbound = self.hash(&self.outbound(session));
+        let inbound = self.hash_key(&self.inbound(session));
+        let outbound = self.hash_key(&self.outbound(session));
         let indexed = self.index.remove(inbound, EntryRef::new(session, Direction::Inbound))
             & self.index.remove(outbound, EntryRef::new(session, Direction::Outbound));
         debug_assert!(indexed, "session {slot} was not found under its keys");

@@ -57,11 +57,12 @@ fn keys(n: u32, sides: Sides, protocol: Protocol) -> Keys {
 
 /// What the staged look-up of one packet gives.
 fn staged(table: &SessionTable, tuple: &Tuple) -> Option<(SessionIndex, Direction)> {
-    let hash = table.hash(tuple);
+    let v6 = !is_v4(tuple);
+    let hash = table.hash(tuple, v6);
     table.prefetch_buckets(hash);
     let candidate = table.probe(hash);
-    table.prefetch_entry(candidate, !is_v4(tuple));
-    table.confirm(tuple, hash, candidate)
+    table.prefetch_entry(candidate, v6);
+    table.confirm(tuple, v6, hash, candidate)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -199,7 +200,7 @@ fn strangers_find_nothing_in_a_full_table() {
             known.outbound.reversed(),
         ];
         for stranger in strangers {
-            tag_matches += u32::from(!table.probe(table.hash(&stranger)).is_none());
+            tag_matches += u32::from(!table.probe(table.hash_key(&stranger)).is_none());
             assert_eq!(staged(&table, &stranger), None);
             assert_eq!(table.find(&stranger), None);
         }
@@ -260,15 +261,19 @@ fn a_candidate_that_has_gone_stale_gives_no_wrong_session() {
     let mut table = table(4);
     let (first, second) = (keys(1, V4, Protocol::Tcp), keys(2, V4, Protocol::Tcp));
     let session = table.insert(&first).unwrap();
-    let hash = table.hash(&first.inbound);
+    let hash = table.hash_key(&first.inbound);
     let candidate = table.probe(hash);
     table.remove(session);
-    assert_eq!(table.confirm(&first.inbound, hash, candidate), None, "ended between probe and confirm");
+    assert_eq!(
+        table.confirm(&first.inbound, false, hash, candidate),
+        None,
+        "ended between probe and confirm"
+    );
     assert_eq!(table.insert(&second), Ok(session));
-    assert_eq!(table.confirm(&first.inbound, hash, candidate), None, "its slot is another's");
-    assert_eq!(table.confirm(&first.inbound, hash, Candidate::NONE), None);
+    assert_eq!(table.confirm(&first.inbound, false, hash, candidate), None, "its slot is another's");
+    assert_eq!(table.confirm(&first.inbound, false, hash, Candidate::NONE), None);
     let again = table.insert(&first).unwrap();
-    assert_eq!(table.confirm(&first.inbound, hash, candidate), Some((again, Direction::Inbound)));
+    assert_eq!(table.confirm(&first.inbound, false, hash, candidate), Some((again, Direction::Inbound)));
     assert_eq!(table.find_hashed(&first.inbound, hash), Some((again, Direction::Inbound)));
 }
 
@@ -361,7 +366,7 @@ fn staged_look_ups_per_second() {
         let mut hashes = [KeyHash(0); BURST];
         let mut candidates = [Candidate::NONE; BURST];
         for (tuple, hash) in burst.iter().zip(&mut hashes) {
-            *hash = table.hash(tuple);
+            *hash = table.hash(tuple, v6);
             table.prefetch_buckets(*hash);
         }
         for (hash, candidate) in hashes.iter().zip(&mut candidates) {
@@ -369,7 +374,7 @@ fn staged_look_ups_per_second() {
             table.prefetch_entry(*candidate, v6);
         }
         for ((tuple, hash), candidate) in burst.iter().zip(&hashes).zip(&candidates) {
-            let (session, _) = table.confirm(tuple, *hash, *candidate).expect("it lives");
+            let (session, _) = table.confirm(tuple, v6, *hash, *candidate).expect("it lives");
             table.hot_mut(session).packets += 1;
         }
     }

@@ -3,51 +3,68 @@
 //! A packet's path is the same for IPv4, IPv6 and across families because a session holds four of these; the
 //! few places where the family matters ask [`Address::is_v4`].
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use zerocopy::{FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 
 /// An IPv4 or IPv6 address in network order; IPv4 as `::ffff:a.b.c.d`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromZeros, Immutable, IntoBytes)]
-#[repr(C, align(4))]
-pub struct Address([u8; 16]);
+///
+/// Held as words whose bytes lie as they do on the wire: an array of bytes would be taken apart and put together again
+/// byte by byte wherever it is passed by value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, FromZeros, Immutable, IntoBytes)]
+#[repr(transparent)]
+pub struct Address([u32; 4]);
 
-const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// The third word of an IPv4-mapped address.
+const V4_MARK: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 impl Address {
     /// `::`, the address that no packet may carry as its source or destination through the gateway.
-    pub const UNSPECIFIED: Address = Address([0; 16]);
+    pub const UNSPECIFIED: Address = Address([0; 4]);
 
     /// The IPv4-mapped form of four network-order bytes.
     #[inline(always)]
     pub const fn from_v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Address([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Address([0, 0, V4_MARK, u32::from_ne_bytes(octets)])
     }
 
     /// An IPv6 address of sixteen network-order bytes.
     #[inline(always)]
     pub const fn from_v6(octets: [u8; 16]) -> Self {
-        Address(octets)
+        Address(transmute!(octets))
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub fn is_v4(&self) -> bool {
-        self.0[..12] == V4_PREFIX
+        self.0[0] | self.0[1] | (self.0[2] ^ V4_MARK) == 0
     }
 
     /// The last four bytes: the whole address if it is an IPv4 one.
     #[inline(always)]
     pub const fn v4_octets(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+        self.0[3].to_ne_bytes()
     }
 
     /// All sixteen bytes, mapped form for IPv4.
     #[inline(always)]
     pub const fn octets(&self) -> &[u8; 16] {
-        &self.0
+        transmute_ref!(&self.0)
+    }
+}
+
+impl Ord for Address {
+    /// As numbers: IPv4 addresses together, in their usual order.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.octets().cmp(other.octets())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -77,7 +94,7 @@ impl From<Address> for IpAddr {
         if address.is_v4() {
             IpAddr::V4(Ipv4Addr::from(address.v4_octets()))
         } else {
-            IpAddr::V6(Ipv6Addr::from(address.0))
+            IpAddr::V6(Ipv6Addr::from(*address.octets()))
         }
     }
 }

@@ -173,6 +173,12 @@ impl Delta {
         self.replace_u16(fold_u32(address_sum(old)), fold_u32(address_sum(new)))
     }
 
+    /// An address was put in at an even offset, 4 or 16 bytes.
+    #[inline(always)]
+    pub fn insert_address(self, address: &Address) -> Delta {
+        Delta(self.0 + address_sum(address))
+    }
+
     /// Another, folded difference on top.
     #[inline(always)]
     pub const fn add_delta(self, delta: u16) -> Delta {

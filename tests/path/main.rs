@@ -13,6 +13,7 @@ mod ethernet;
 mod guests;
 mod icmp;
 mod ip;
+mod lanes;
 mod mtu;
 mod pools;
 mod random_walk;

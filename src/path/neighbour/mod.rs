@@ -169,6 +169,12 @@ impl Adjacency {
         matches!(self.state, NeighbourState::Stale)
     }
 
+    /// Usable, and nobody wants to know of it: what a neighbour in traffic is nearly always.
+    #[inline(always)]
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.state, NeighbourState::Reachable | NeighbourState::Delay | NeighbourState::Probe)
+    }
+
     fn mac(&self) -> [u8; 6] {
         let [a, b, c, d, e, f, ..] = self.header;
         [a, b, c, d, e, f]

@@ -551,7 +551,7 @@ impl Rig {
     }
 
     /// Everything that is counted, over all workers, ARP and ND of the harness left out.
-    fn counted(&self) -> BTreeMap<String, u64> {
+    pub fn counted(&self) -> BTreeMap<String, u64> {
         let mut all = BTreeMap::new();
         let mut add = |name: &str, count: u64| *all.entry(name.to_owned()).or_insert(0) += count;
         for engine in &self.engines {

@@ -1,0 +1,181 @@
+//! The express lane: a packet that needs nothing but new addresses and numbers, in one straight line.
+//!
+//! It is for a packet without IP options of an established session, within one family, whose next hop is in order:
+//! nearly every packet there is. What happens to it is what [`Shard::forward`] would do, by the same functions; here
+//! their arguments are constants and every condition is asked once. Nothing is changed before all conditions hold, so
+//! that everything else can still go the long way.
+
+use super::client_address;
+use super::drop_reason::DropReason;
+use super::forward::toa_settings;
+use super::neighbour::NeighbourIndex;
+use super::packet::{Io, Packet};
+use super::parsed::Parsed;
+use super::plain::{L4_V4, L4_V6};
+use super::rewrite::{self, Ends, Layout};
+use super::shard::{Shard, Turn};
+use super::tcp_track::{self, Segment};
+use super::tcp_translate;
+use crate::id::PortId;
+use crate::session::{Direction, Flags, SessionIndex, State};
+use crate::wire::checksum::Delta;
+use crate::wire::{Protocol, ethernet, tcp, tcp_option};
+
+/// Where a packet goes, or why it goes no further.
+type Passed = Result<PortId, DropReason>;
+
+impl<P: Packet> Shard<P> {
+    /// Sends a packet on its way; `Err` gives it back untouched if this lane is not for it.
+    #[inline(always)]
+    pub(super) fn express<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        mut packet: P,
+        parsed: &Parsed,
+        (index, direction): (SessionIndex, Direction),
+    ) -> Result<(), P> {
+        let on = &mut packet;
+        let passed = match (parsed.v6, usize::from(parsed.l4), parsed.tuple.protocol) {
+            (false, L4_V4, Protocol::Udp) => {
+                self.pass::<I, L4_V4, false>(turn, rx_port, on, parsed, index, direction)
+            }
+            (false, L4_V4, Protocol::Tcp) => {
+                self.pass::<I, L4_V4, true>(turn, rx_port, on, parsed, index, direction)
+            }
+            (true, L4_V6, Protocol::Udp) => {
+                self.pass::<I, L4_V6, false>(turn, rx_port, on, parsed, index, direction)
+            }
+            (true, L4_V6, Protocol::Tcp) => {
+                self.pass::<I, L4_V6, true>(turn, rx_port, on, parsed, index, direction)
+            }
+            _ => None,
+        };
+        match passed {
+            Some(Ok(port)) => self.transmit(turn, port, packet),
+            Some(Err(reason)) => self.drop(packet, reason),
+            None => return Err(packet),
+        }
+        Ok(())
+    }
+
+    /// Rewrites a packet whose layer 4 starts at `L4` and is TCP or UDP; `None` if this lane is not for it.
+    #[inline(always)]
+    fn pass<I: Io<Packet = P>, const L4: usize, const TCP: bool>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        rx_port: PortId,
+        packet: &mut P,
+        parsed: &Parsed,
+        index: SessionIndex,
+        direction: Direction,
+    ) -> Option<Passed> {
+        let ports = &turn.snapshot.ports[..];
+        let rx = &ports[rx_port.index()];
+        let hot = self.sessions.hot_mut(index);
+        let (ahead, behind) = hot.next_hops(direction);
+        let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
+        let families = if L4 == L4_V6 { Flags::WIDE } else { 0 };
+        if hot.state != State::Established
+            || hot.flags.0 & Flags::WIDE != families
+            || hot.route_epoch != turn.snapshot.route_epoch
+            || self.real_servers[hot.real_server as usize].removed
+            || !next_hop.is_settled()
+            || rx.partial_checksums
+        {
+            return None;
+        }
+        if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != rx_port {
+            return None;
+        }
+        let (ip_len, mtu) = (parsed.ip_len(), usize::from(ports[next_hop.port().index()].mtu));
+        if ip_len > mtu || packet.head().len() < L4 + tcp::HEADER_LEN {
+            return None;
+        }
+
+        let layout = Layout { l3: ethernet::HEADER_LEN, l4: L4, end: parsed.end as usize };
+        let (next_hop, place) = (*next_hop, (layout, mtu));
+        let (layout, delta) = if TCP {
+            match self.edit_segment::<I, L4>(turn, packet, parsed, index, direction, place)? {
+                Ok(edited) => edited,
+                Err(reason) => return Some(Err(reason)),
+            }
+        } else {
+            (layout, Delta::default())
+        };
+
+        let (hot, _, wide) = self.sessions.lines_mut(index);
+        self.real_servers[hot.real_server as usize].count(direction, ip_len);
+        hot.stamp = turn.now.tick();
+        hot.packets = hot.packets.wrapping_add(1);
+        let delta = delta.add_delta(hot.ends_delta(direction));
+        let ends = Ends::of(hot, wide, direction);
+        let head = packet.head_mut().get_mut(..L4 + tcp::HEADER_LEN)?;
+        let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
+        rewrite::rewrite_in_place(
+            head,
+            &layout,
+            L4 == L4_V6,
+            protocol,
+            &ends,
+            delta,
+            &mut self.identification,
+        );
+        head[..12].copy_from_slice(next_hop.header());
+        packet.truncate(layout.end);
+        Some(Ok(next_hop.port()))
+    }
+
+    /// Numbers and options of a segment; `None`, with nothing changed, if it is no plain one.
+    #[inline(always)]
+    fn edit_segment<I: Io<Packet = P>, const L4: usize>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        packet: &mut P,
+        parsed: &Parsed,
+        index: SessionIndex,
+        direction: Direction,
+        (layout, mtu): (Layout, usize),
+    ) -> Option<Result<(Layout, Delta), DropReason>> {
+        let bytes = packet.head_mut().get_mut(L4..)?;
+        let (header, numbers) = plain_segment(bytes, layout.end - L4, parsed.tcp_flags)?;
+        let carries_toa = direction == Direction::Inbound && self.sessions.hot(index).flags.has(Flags::TOA);
+        let toa = if carries_toa {
+            let (hot, cold, _) = self.sessions.lines_mut(index);
+            toa_settings(turn, cold.service)
+                .filter(|settings| client_address::is_due(hot, cold, &numbers, settings))
+        } else {
+            None
+        };
+        let toa_len = client_address::option_len(L4 == L4_V6);
+        if toa.is_some() && client_address::fits(header.len(), toa_len, parsed.ip_len(), mtu).is_err() {
+            return None;
+        }
+        let hot = self.sessions.hot_mut(index);
+        tcp_track::advance(hot, direction, &numbers);
+        let delta = tcp_translate::translate(header, hot, direction);
+        let Some(settings) = toa else { return Some(Ok((layout, delta))) };
+        let (client, cport) = (parsed.tuple.src, parsed.tuple.sport);
+        let inserted = client_address::insert(packet, layout, &client, cport, &settings);
+        self.counters.toa_sent += u64::from(inserted.is_ok());
+        Some(match inserted {
+            Ok((layout, inserted)) => Ok((layout, delta.combine(inserted))),
+            Err(_) => Err(DropReason::Headroom),
+        })
+    }
+}
+
+/// The header with its options and the numbers of a segment of `len` bytes, if it is data or an acknowledgement with the
+/// usual timestamps or without options. `bytes` begins with the header.
+#[inline(always)]
+fn plain_segment(bytes: &mut [u8], len: usize, flags: u8) -> Option<(&mut [u8], Segment)> {
+    const CONTROLS: u8 = tcp::SYN | tcp::FIN | tcp::RST;
+    let header_len = tcp::header_len(bytes);
+    let header = bytes.get_mut(..header_len)?;
+    let options = &header[tcp::HEADER_LEN..];
+    let plain = flags & (CONTROLS | tcp::ACK) == tcp::ACK
+        && (options.is_empty() || tcp_option::is_only_timestamps(options));
+    let payload_len = (len - header_len) as u32;
+    let numbers = Segment { seq: tcp::seq(header), ack: tcp::ack(header), flags, payload_len };
+    plain.then_some((header, numbers))
+}

@@ -1,0 +1,98 @@
+//! The express lane and the long way are one: two gateways that differ in nothing but which of the two their packets take
+//! send the same frames.
+
+use crate::rig::conversation::Conversation;
+use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, udp};
+use crate::rig::seen::Seen;
+use crate::rig::{Families, Options, Rig, one};
+use crate::tcp::Numbers;
+
+/// Frames of ports that may carry partial checksums all go the long way.
+fn lanes(config: &str) -> [Rig; 2] {
+    [false, true]
+        .map(|partial_checksums| Rig::with(config, Options { partial_checksums, ..Options::default() }))
+}
+
+fn frames(seen: Vec<Seen>) -> Vec<Vec<u8>> {
+    seen.into_iter().map(|seen| seen.frame).collect()
+}
+
+fn options(numbers: &mut Numbers, inbound: bool) -> Vec<u8> {
+    let n = numbers.next();
+    match n % 8 {
+        0..3 => [&[1, 1, 8, 10][..], &n.to_be_bytes(), &n.to_le_bytes()].concat(),
+        3 => [&[1, 1, 5, 10][..], &n.to_be_bytes(), &n.to_le_bytes()].concat(),
+        4 if inbound => vec![254, 8, 1, 2, 3, 4, 5, 6],
+        5 => vec![1; 40],
+        _ => Vec::new(),
+    }
+}
+
+fn flags(numbers: &mut Numbers) -> u8 {
+    match numbers.below(64) {
+        0 => FIN | ACK,
+        1 => RST,
+        2 => SYN,
+        3..34 => ACK | PSH,
+        _ => ACK,
+    }
+}
+
+#[test]
+fn segments_leave_the_same_by_both_lanes() {
+    let toa = "client_address = \"toa\"\n[service.toa]\nno_room = \"forward\"";
+    for families in Families::ALL {
+        for (seed, more) in [(1, ""), (2, toa), (3, toa)] {
+            let mut rigs = lanes(&families.config(1, "tcp", more));
+            let mut numbers = Numbers(seed);
+            for cport in 5000..5040 {
+                let [flow, other] = [0, 1].map(|at| Conversation::open(&mut rigs[at], families, cport));
+                assert_eq!((flow.gateway_isn, flow.lip), (other.gateway_isn, other.lip));
+                let mut furthest = 1;
+                for _ in 0..40 {
+                    let inbound = numbers.below(2) == 0;
+                    let (flags, list) = (flags(&mut numbers), options(&mut numbers, inbound));
+                    let (seq, ack) =
+                        (1 + numbers.below(4000), 1 + numbers.below(if seed == 3 { 1 } else { 4000 }));
+                    let payload = vec![seq as u8; numbers.below(1400) as usize];
+                    let segment =
+                        if inbound { flow.inbound(flags, seq, ack) } else { flow.outbound(flags, seq, ack) };
+                    if inbound {
+                        furthest = furthest.max(seq + payload.len() as u32);
+                    }
+                    let packet = segment.options(&list).payload(&payload).packet();
+                    let [express, long] = rigs
+                        .each_mut()
+                        .map(|rig| frames(if inbound { rig.client(&packet) } else { rig.server(&packet) }));
+                    assert_eq!(express, long, "{families:?} {more} {packet:02x?}");
+                }
+                // What both have noted of the numbers decides whether this RST ends the session.
+                rigs.iter_mut().for_each(|rig| drop(rig.client(&flow.inbound(RST, furthest, 0).packet())));
+                assert_eq!(flow.state(&rigs[0]), flow.state(&rigs[1]));
+            }
+            let [express, long] = rigs.each_ref().map(Rig::counted);
+            assert_eq!(express, long);
+        }
+    }
+}
+
+#[test]
+fn datagrams_leave_the_same_by_both_lanes() {
+    for families in Families::ALL {
+        let mut rigs = lanes(&families.config(1, "udp", ""));
+        let mut numbers = Numbers(1);
+        for _ in 0..500 {
+            let client = (families.client(), 5000 + numbers.below(20) as u16);
+            let payload = vec![1; numbers.below(1500) as usize];
+            let request = udp(client, (families.vip(), 80), &payload);
+            let out = rigs.each_mut().map(|rig| rig.client(&request));
+            assert_eq!(frames(out[0].clone()), frames(out[1].clone()));
+            if out[0].len() == 1 && out[0][0].port == crate::rig::LAN {
+                let (lip, rip) = one(out[0].clone()).ends();
+                let answer = udp(rip, lip, &payload);
+                let [express, long] = rigs.each_mut().map(|rig| frames(rig.server(&answer)));
+                assert_eq!(express, long);
+            }
+        }
+    }
+}
