@@ -138,7 +138,9 @@ impl<P: Packet> Shard<P> {
         (layout, mtu): (Layout, usize),
     ) -> Option<Result<(Layout, Delta), DropReason>> {
         let bytes = packet.head_mut().get_mut(L4..)?;
-        let (header, numbers) = plain_segment(bytes, layout.end - L4, parsed.tcp_flags)?;
+        let PlainSegment { fixed, timestamps, numbers } =
+            PlainSegment::of(bytes, layout.end - L4, parsed.tcp_flags)?;
+        let header_len = tcp::header_len(fixed);
         let carries_toa = direction == Direction::Inbound && self.sessions.hot(index).flags.has(Flags::TOA);
         let toa = if carries_toa {
             let (hot, cold, _) = self.sessions.lines_mut(index);
@@ -148,12 +150,12 @@ impl<P: Packet> Shard<P> {
             None
         };
         let toa_len = client_address::option_len(L4 == L4_V6);
-        if toa.is_some() && client_address::fits(header.len(), toa_len, parsed.ip_len(), mtu).is_err() {
+        if toa.is_some() && client_address::fits(header_len, toa_len, parsed.ip_len(), mtu).is_err() {
             return None;
         }
         let hot = self.sessions.hot_mut(index);
         tcp_track::advance(hot, direction, &numbers);
-        let delta = tcp_translate::translate(header, hot, direction);
+        let delta = tcp_translate::translate_plain(fixed, timestamps, hot, direction);
         let Some(settings) = toa else { return Some(Ok((layout, delta))) };
         let (client, cport) = (parsed.tuple.src, parsed.tuple.sport);
         let inserted = client_address::insert(packet, layout, &client, cport, &settings);
@@ -165,17 +167,37 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-/// The header with its options and the numbers of a segment of `len` bytes, if it is data or an acknowledgement with the
-/// usual timestamps or without options. `bytes` begins with the header.
-#[inline(always)]
-fn plain_segment(bytes: &mut [u8], len: usize, flags: u8) -> Option<(&mut [u8], Segment)> {
-    const CONTROLS: u8 = tcp::SYN | tcp::FIN | tcp::RST;
-    let header_len = tcp::header_len(bytes);
-    let header = bytes.get_mut(..header_len)?;
-    let options = &header[tcp::HEADER_LEN..];
-    let plain = flags & (CONTROLS | tcp::ACK) == tcp::ACK
-        && (options.is_empty() || tcp_option::is_only_timestamps(options));
-    let payload_len = (len - header_len) as u32;
-    let numbers = Segment { seq: tcp::seq(header), ack: tcp::ack(header), flags, payload_len };
-    plain.then_some((header, numbers))
+/// Data or an acknowledgement, with the usual timestamps or without options.
+struct PlainSegment<'a> {
+    fixed: &'a mut [u8; tcp::HEADER_LEN],
+    timestamps: Option<&'a mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN]>,
+    numbers: Segment,
+}
+
+impl PlainSegment<'_> {
+    /// A segment of `len` bytes, of which `bytes` are the first ones; `None` if it is no plain one.
+    #[inline(always)]
+    fn of(bytes: &mut [u8], len: usize, flags: u8) -> Option<PlainSegment<'_>> {
+        const CONTROLS: u8 = tcp::SYN | tcp::FIN | tcp::RST;
+        const WITH_TIMESTAMPS: usize = tcp::HEADER_LEN + tcp_option::TIMESTAMPS_ALIGNED_LEN;
+        if flags & (CONTROLS | tcp::ACK) != tcp::ACK {
+            return None;
+        }
+        let (fixed, rest) = bytes.split_first_chunk_mut()?;
+        let header_len = tcp::header_len(fixed);
+        let timestamps = match header_len {
+            tcp::HEADER_LEN => None,
+            WITH_TIMESTAMPS => {
+                let options = rest.first_chunk_mut()?;
+                if !tcp_option::is_only_timestamps(options) {
+                    return None;
+                }
+                Some(options)
+            }
+            _ => return None,
+        };
+        let payload_len = (len - header_len) as u32;
+        let numbers = Segment { seq: tcp::seq(fixed), ack: tcp::ack(fixed), flags: tcp::ACK, payload_len };
+        Some(PlainSegment { fixed, timestamps, numbers })
+    }
 }

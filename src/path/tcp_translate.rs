@@ -7,53 +7,69 @@ use crate::session::{Direction, Flags, Hot};
 use crate::wire::checksum::Delta;
 use crate::wire::{tcp, tcp_option};
 
-/// Rewrites the numbers in place; `segment` is the TCP header with its options. The result is what the change
-/// contributes to the TCP checksum.
+/// Rewrites the numbers in place; `header` is the TCP header with its options. The result is what the change contributes
+/// to the TCP checksum.
 #[inline]
-pub fn translate(segment: &mut [u8], hot: &Hot, direction: Direction) -> Delta {
+pub fn translate(header: &mut [u8], hot: &Hot, direction: Direction) -> Delta {
+    let acknowledges = tcp::flags(header) & tcp::ACK != 0;
+    if direction == Direction::Outbound && !acknowledges {
+        return Delta::default();
+    }
+    let (fixed, options) = header.split_first_chunk_mut().expect("a TCP header");
+    let mut delta = translate_number(fixed, hot, direction);
+    if options.is_empty() {
+        return delta;
+    }
+    if hot.flags.has(Flags::TIMESTAMP) {
+        let (add_val, sub_ecr) = match direction {
+            Direction::Inbound => (hot.timestamp_delta, 0),
+            Direction::Outbound => (0, hot.timestamp_delta),
+        };
+        delta = delta.combine(tcp_option::translate_timestamps(options, add_val, sub_ecr));
+    }
+    let may_hold_sack = direction == Direction::Outbound && !tcp_option::is_only_timestamps(options);
+    if may_hold_sack && hot.flags.has(Flags::SEQ) {
+        delta = delta.combine(tcp_option::translate_sack(options, hot.seq_delta));
+    }
+    delta
+}
+
+/// [`translate`] of a segment with ACK whose only option, if any, is timestamps in their usual layout.
+#[inline(always)]
+pub fn translate_plain(
+    fixed: &mut [u8; tcp::HEADER_LEN],
+    timestamps: Option<&mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN]>,
+    hot: &Hot,
+    direction: Direction,
+) -> Delta {
+    let delta = translate_number(fixed, hot, direction);
+    match timestamps {
+        Some(timestamps) if hot.flags.has(Flags::TIMESTAMP) => delta.combine(match direction {
+            Direction::Inbound => tcp_option::add_to_aligned_val(timestamps, hot.timestamp_delta),
+            Direction::Outbound => tcp_option::take_from_aligned_ecr(timestamps, hot.timestamp_delta),
+        }),
+        _ => delta,
+    }
+}
+
+/// The client's sequence number, or the acknowledgement of it.
+#[inline(always)]
+fn translate_number(fixed: &mut [u8; tcp::HEADER_LEN], hot: &Hot, direction: Direction) -> Delta {
+    if !hot.flags.has(Flags::SEQ) {
+        return Delta::default();
+    }
+    let (old, new);
     match direction {
-        Direction::Inbound => translate_inbound(segment, hot),
-        Direction::Outbound => translate_outbound(segment, hot),
-    }
-}
-
-#[inline]
-fn translate_inbound(segment: &mut [u8], hot: &Hot) -> Delta {
-    let mut delta = Delta::default();
-    if hot.flags.has(Flags::SEQ) {
-        let seq = tcp::seq(segment);
-        let translated = seq.wrapping_add(hot.seq_delta);
-        tcp::set_seq(segment, translated);
-        delta = delta.replace_u32(seq, translated);
-    }
-    if hot.flags.has(Flags::TIMESTAMP) && segment.len() > tcp::HEADER_LEN {
-        delta = delta.combine(tcp_option::translate_timestamps(
-            &mut segment[tcp::HEADER_LEN..],
-            hot.timestamp_delta,
-            0,
-        ));
-    }
-    delta
-}
-
-#[inline]
-fn translate_outbound(segment: &mut [u8], hot: &Hot) -> Delta {
-    let mut delta = Delta::default();
-    let acknowledges = tcp::flags(segment) & tcp::ACK != 0;
-    if hot.flags.has(Flags::SEQ) && acknowledges {
-        let ack = tcp::ack(segment);
-        let translated = ack.wrapping_sub(hot.seq_delta);
-        tcp::set_ack(segment, translated);
-        delta = delta.replace_u32(ack, translated);
-    }
-    if segment.len() > tcp::HEADER_LEN {
-        let options = &mut segment[tcp::HEADER_LEN..];
-        if hot.flags.has(Flags::TIMESTAMP) && acknowledges {
-            delta = delta.combine(tcp_option::translate_timestamps(options, 0, hot.timestamp_delta));
+        Direction::Inbound => {
+            old = tcp::seq(fixed);
+            new = old.wrapping_add(hot.seq_delta);
+            tcp::set_seq(fixed, new);
         }
-        if hot.flags.has(Flags::SEQ) && !tcp_option::is_only_timestamps(options) {
-            delta = delta.combine(tcp_option::translate_sack(options, hot.seq_delta));
+        Direction::Outbound => {
+            old = tcp::ack(fixed);
+            new = old.wrapping_sub(hot.seq_delta);
+            tcp::set_ack(fixed, new);
         }
     }
-    delta
+    Delta::default().replace_u32(old, new)
 }

@@ -142,23 +142,22 @@ pub const fn complement(delta: u16) -> u16 {
 
 /// What a change of covered bytes adds to the sum: `~m + m'` for every replaced word (RFC 1624).
 ///
-/// Collects up to some 16,000 replaced words before it has to be folded.
+/// Words of 32 bits are added as they are: the fold makes the same of them as of their halves. Room for 2^31 of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[must_use]
-pub struct Delta(u32);
+pub struct Delta(u64);
 
 impl Delta {
     /// A word at an even offset changed.
     #[inline(always)]
     pub const fn replace_u16(self, old: u16, new: u16) -> Delta {
-        Delta(self.0 + !old as u32 + new as u32)
+        Delta(self.0 + !old as u64 + new as u64)
     }
 
     /// Four bytes at an even offset changed.
     #[inline(always)]
     pub const fn replace_u32(self, old: u32, new: u32) -> Delta {
-        let old = !old;
-        Delta(self.0 + (old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff))
+        Delta(self.0 + !old as u64 + new as u64)
     }
 
     /// Bytes at an even offset changed; the two may differ in length if what follows them keeps its parity.
@@ -176,13 +175,13 @@ impl Delta {
     /// An address was put in at an even offset, 4 or 16 bytes.
     #[inline(always)]
     pub fn insert_address(self, address: &Address) -> Delta {
-        Delta(self.0 + address_sum(address))
+        Delta(self.0 + u64::from(address_sum(address)))
     }
 
     /// Another, folded difference on top.
     #[inline(always)]
     pub const fn add_delta(self, delta: u16) -> Delta {
-        Delta(self.0 + delta as u32)
+        Delta(self.0 + delta as u64)
     }
 
     /// Both changes together.
@@ -195,13 +194,13 @@ impl Delta {
     /// other half of its word.
     #[inline(always)]
     pub(super) fn at_offset(self, offset: usize) -> Delta {
-        if offset.is_multiple_of(2) { self } else { Delta(u32::from(self.fold().swap_bytes())) }
+        if offset.is_multiple_of(2) { self } else { Delta(u64::from(self.fold().swap_bytes())) }
     }
 
     /// Sixteen bits, for [`adjust`]. 0 only if nothing was replaced.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
-        fold_u32(self.0)
+        fold_u32((self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32)
     }
 }
 

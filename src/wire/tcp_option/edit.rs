@@ -9,7 +9,8 @@ use crate::wire::field::{get_array, get_u16, get_u32, put_u16, put_u32};
 
 /// How nearly every stack starts the options of a segment with timestamps (RFC 7323 appendix A).
 const TIMESTAMPS_ALIGNED: [u8; 4] = [KIND_NO_OPERATION, KIND_NO_OPERATION, KIND_TIMESTAMPS, 10];
-const TIMESTAMPS_ALIGNED_LEN: usize = 12;
+/// Bytes of the timestamps option in its usual layout, two no-operations in front (RFC 7323 appendix A).
+pub const TIMESTAMPS_ALIGNED_LEN: usize = 12;
 
 /// Whether the options are timestamps in their usual layout and nothing else: the common segment of a connection.
 #[inline(always)]
@@ -24,6 +25,22 @@ pub fn translate_timestamps(options: &mut [u8], add_val: u32, sub_ecr: u32) -> D
         return translate_timestamps_at(options, 4, add_val, sub_ecr);
     }
     translate_timestamps_anywhere(options, add_val, sub_ecr)
+}
+
+/// Adds to the TSval of timestamps that are known to stand in their usual layout.
+#[inline(always)]
+pub fn add_to_aligned_val(options: &mut [u8; TIMESTAMPS_ALIGNED_LEN], add: u32) -> Delta {
+    let val = get_u32(options, 4);
+    put_u32(options, 4, val.wrapping_add(add));
+    Delta::default().replace_u32(val, val.wrapping_add(add))
+}
+
+/// Takes from the TSecr of timestamps that are known to stand in their usual layout.
+#[inline(always)]
+pub fn take_from_aligned_ecr(options: &mut [u8; TIMESTAMPS_ALIGNED_LEN], sub: u32) -> Delta {
+    let ecr = get_u32(options, 8);
+    put_u32(options, 8, ecr.wrapping_sub(sub));
+    Delta::default().replace_u32(ecr, ecr.wrapping_sub(sub))
 }
 
 #[inline(always)]

@@ -6,7 +6,8 @@
 mod edit;
 
 pub use edit::{
-    erase_kind, erase_mp_capable, is_only_timestamps, lower_mss, translate_sack, translate_timestamps,
+    TIMESTAMPS_ALIGNED_LEN, add_to_aligned_val, erase_kind, erase_mp_capable, is_only_timestamps, lower_mss,
+    take_from_aligned_ecr, translate_sack, translate_timestamps,
 };
 
 use super::field::{get_u16, get_u32};
