@@ -24,6 +24,7 @@ use rand::rngs::SysRng;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::clock::Tick;
+use crate::config::buffers::HELD_MAX;
 use crate::config::{BuildError, Config, HugePages, Idle, PortFacts, Requirements};
 use crate::control::{self, ControlPlane, ControlThread, ListenerConfig, RunningConfiguration, WorkerHandle};
 use crate::dpdk::{
@@ -31,22 +32,19 @@ use crate::dpdk::{
 };
 use crate::id::{PortId, WorkerId};
 use crate::path::neighbour::NeighbourConfig;
-use crate::path::{Engine, ShardConfig};
+use crate::path::{Engine, ShardConfig, ShardError};
 use crate::service::snapshot::Snapshot;
-use crate::session::TableError;
 use crate::steering::{Steering, SteeringError};
 use crate::worker::mailbox::{WorkerEnd, mailbox};
 use crate::worker::published::Published;
 use crate::worker::{IdlePolicy, Outlet, Ring, Worker};
 
 pub use cores::Cores;
-use ports::{DeviceLinks, HELD_MAX, Queues};
+use ports::{DeviceLinks, Queues};
 use runtime::{Buffers, Dpdk};
 
 /// Entries of the table that spreads flows over workers; the size that most NICs have at least.
 const RETA_LEN: usize = 128;
-/// Sessions of one worker that others may keep for it.
-const GUESTS_MAX: usize = 65_536;
 /// ARP and ND messages that a worker acts on per second.
 const NEIGHBOUR_MESSAGES_PER_SECOND: u32 = 2_000;
 
@@ -68,9 +66,9 @@ pub enum StartError {
     /// see [`LcoreError`]
     #[error(transparent)]
     Lcore(#[from] LcoreError),
-    /// see [`TableError`]
+    /// see [`ShardError`]
     #[error(transparent)]
-    Table(#[from] TableError),
+    Shard(#[from] ShardError),
     /// see [`SteeringError`]
     #[error(transparent)]
     Steering(#[from] SteeringError),
@@ -327,7 +325,7 @@ fn shard_config(config: &Config, worker: u16, isn_secret: [u8; 16]) -> Result<Sh
         huge_pages: dataplane.huge_pages != HugePages::Off,
         lease_books_max: requirements.lease_books_max as usize,
         destinations_max: requirements.lease_destinations_max as usize,
-        guests_max: GUESTS_MAX.min(dataplane.sessions_per_worker() as usize),
+        guests_max: requirements.guests_max as usize,
         refusals_per_second: config.refusal.per_second,
         neighbours: NeighbourConfig {
             capacity: neighbours.entries_max,

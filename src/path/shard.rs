@@ -11,7 +11,7 @@ use super::packet::{Io, Packet};
 use super::rewrite::Identification;
 use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
-use crate::local_pool::{LocalPools, PoolsConfig, ReclaimLinks};
+use crate::local_pool::{LocalPools, NoMemory, PoolsConfig, ReclaimLinks};
 use crate::service::scheduler::SchedulerState;
 use crate::service::snapshot::Snapshot;
 use crate::session::sequence::IsnGenerator;
@@ -44,6 +44,17 @@ pub struct ShardConfig {
     pub seed: [u8; 32],
     /// entropy for sequence numbers; the same for all workers
     pub isn_secret: [u8; 16],
+}
+
+/// The kernel refused a shard's memory.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ShardError {
+    /// see [`TableError`]
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// see [`NoMemory`]
+    #[error(transparent)]
+    Leases(#[from] NoMemory),
 }
 
 /// A worker's state. See ARCHITECTURE.md for who touches what.
@@ -85,7 +96,7 @@ impl ReclaimLinks for SessionTable {
 }
 
 impl<P: Packet> Shard<P> {
-    pub(super) fn new(config: &ShardConfig, steering: Arc<Steering>, now: Now) -> Result<Self, TableError> {
+    pub(super) fn new(config: &ShardConfig, steering: Arc<Steering>, now: Now) -> Result<Self, ShardError> {
         let mut seed =
             config.seed.chunks_exact(8).map(|lane| u64::from_ne_bytes(lane.try_into().expect("8 bytes")));
         let seed = [(); 4].map(|()| seed.next().expect("four lanes"));
@@ -104,7 +115,7 @@ impl<P: Packet> Shard<P> {
                 books_max: config.lease_books_max,
                 destinations_max: config.destinations_max,
                 seed: config.seed,
-            }),
+            })?,
             neighbours: NeighbourTable::new(config.neighbours),
             guests: Guests::new(config.guests_max),
             schedulers: Vec::new(),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use fullnat::clock::{Now, Tick};
-use fullnat::config::{PortFacts, Slots, parse};
+use fullnat::config::{PortFacts, Requirements, Slots, parse};
 use fullnat::id::{PortId, WorkerId};
 use fullnat::path::drop_reason::DropReason;
 use fullnat::path::heap::{HeapPacket, Sent, Shape, TestIo};
@@ -158,7 +158,8 @@ pub struct Options {
     pub partial_checksums: bool,
     pub neighbours_max: u16,
     pub guests_max: usize,
-    pub books_max: usize,
+    /// books and destinations; `None`: as the gateway sizes them
+    pub books_max: Option<usize>,
     pub refusals_per_second: u32,
     pub neighbour_messages_per_second: u32,
     /// whether the hosts are known before the test and answer during it
@@ -174,7 +175,7 @@ impl Default for Options {
             partial_checksums: false,
             neighbours_max: 256,
             guests_max: 256,
-            books_max: 256,
+            books_max: None,
             refusals_per_second: 100_000,
             neighbour_messages_per_second: 1_000_000,
             hosts_answer: true,
@@ -212,6 +213,7 @@ impl Rig {
     pub fn with(config: &str, options: Options) -> Rig {
         let config = parse(config).unwrap_or_else(|error| panic!("{error}"));
         let workers = config.dataplane.workers;
+        let needs = Requirements::of(&config);
         let steering = Arc::new(Steering::random(workers.into(), 128, [9; 32]).unwrap());
         let facts = [(WAN_MAC, 0), (LAN_MAC, 1)].map(|(mac, at): (_, usize)| PortFacts {
             mac,
@@ -227,8 +229,8 @@ impl Rig {
             workers,
             sessions_max: config.dataplane.sessions_per_worker(),
             huge_pages: false,
-            lease_books_max: options.books_max,
-            destinations_max: options.books_max,
+            lease_books_max: options.books_max.unwrap_or(needs.lease_books_max as usize),
+            destinations_max: options.books_max.unwrap_or(needs.lease_destinations_max as usize),
             guests_max: options.guests_max,
             refusals_per_second: options.refusals_per_second,
             neighbours: NeighbourConfig {
