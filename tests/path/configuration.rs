@@ -7,7 +7,7 @@ use fullnat::session::State;
 use crate::pools::small_pool;
 use crate::rig::conversation::Conversation;
 use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment, udp};
-use crate::rig::{Families, Options, Rig, ip, one, service};
+use crate::rig::{Families, Options, Rig, base, ip, one, service};
 
 /// Real server 12 beside the service's own, with this weight.
 fn with_second(families: Families, weight: u16, more: &str) -> String {
@@ -78,6 +78,46 @@ fn conformance_m1_what_is_added_later_serves_while_what_was_there_is_busy() {
             rig.finish();
         }
     }
+}
+
+/// A number that was another real server's begins to count anew.
+#[test]
+fn a_new_real_server_inherits_no_counts() {
+    for families in Families::ALL {
+        let config = families.config(2, "tcp", "");
+        let mut rig = Rig::new(&config);
+        let flow = Conversation::open(&mut rig, families, 1);
+        let server = rig.snapshot().real_servers.iter().flatten().next().unwrap().id.index();
+        rig.apply(&base(2));
+        flow.reply(&mut rig, RST, 1, 0);
+        rig.pass_ticks(30 * fullnat::clock::Tick::PER_SECOND);
+        assert_eq!(rig.sessions(), 0);
+        rig.retire();
+        rig.apply(&config.replace(":8080", ":8081"));
+        let taken = rig.snapshot().real_servers[server].as_ref().unwrap();
+        assert_eq!(taken.port, Some(8081), "the number was given away again");
+        for engine in &rig.engines {
+            let counters = &engine.real_servers()[server];
+            assert_eq!((counters.sessions, counters.packets_inbound, counters.removed), (0, 0, false));
+        }
+        rig.finish();
+    }
+}
+
+#[test]
+fn the_rate_of_refusals_changes_with_the_configuration() {
+    let families = Families::V4;
+    let limited = |per_second: u32| {
+        format!("{}\n[refusal]\nper_second = {per_second}\n", families.config(1, "udp", ""))
+    };
+    let mut rig = Rig::new(&limited(20));
+    let packet = udp((families.client(), 5000), (families.vip(), 81), b"?");
+    let answered = |rig: &mut Rig| (0..100).map(|_| rig.client(&packet).len()).sum::<usize>();
+    assert_eq!(answered(&mut rig), 2, "a tenth of a second's worth at once");
+    rig.apply(&limited(500));
+    rig.pass_ticks(100);
+    assert_eq!(answered(&mut rig), 50);
+    rig.finish();
 }
 
 /// When every book is in use, a finished session toward the same real server gives way rather than the client.
