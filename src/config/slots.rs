@@ -154,6 +154,20 @@ impl Slots {
         Ok((snapshot, next))
     }
 
+    /// The snapshot of what runs once more, without what was [retired](Slots::retire) meanwhile; its generation is the
+    /// same, since the configuration is. `config` is the one applied last.
+    ///
+    /// # Errors
+    /// None that applying the configuration had not met before.
+    pub fn again(
+        &self,
+        config: &Config,
+        facts: &[PortFacts],
+        steering: Arc<Steering>,
+    ) -> Result<Snapshot, BuildError> {
+        self.snapshot(config, facts, steering)
+    }
+
     /// Frees the slots of what was removed and is no longer used: real servers for which the first answer is no, local
     /// addresses for which the second is; services and pools follow their last one. To be called when all workers run
     /// the snapshot of these slots. How many slots and addresses were freed.

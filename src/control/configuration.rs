@@ -42,6 +42,9 @@ pub trait Configuration: Send {
     /// them. Called only while every worker runs the snapshot committed last.
     fn retire(&mut self, in_use: &InUse) -> usize;
 
+    /// The snapshot of the running configuration once more, without what was retired. The generation stays.
+    fn again(&self) -> Result<Arc<Snapshot>, Refusal>;
+
     /// Writes the running configuration into the file it came from, whole or not at all.
     fn save(&mut self) -> Result<PathBuf, Refusal>;
 }

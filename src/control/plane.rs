@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
 use super::change::{Change, Edits};
 use super::configuration::{Configuration, Desired, InUse};
@@ -172,17 +172,7 @@ impl ControlPlane {
     async fn change_whole(&self, wanted: Wanted, check_only: bool) -> Result<Applied, Refusal> {
         let mut changes = self.changes.clone().lock_owned().await;
         self.retire(&mut changes).await;
-        self.carry_out(changes, wanted, check_only).await
-    }
-
-    async fn carry_out(
-        &self,
-        changes: OwnedMutexGuard<Changes>,
-        wanted: Wanted,
-        check_only: bool,
-    ) -> Result<Applied, Refusal> {
         // Thousands of services take a while to build; other clients are served meanwhile.
-        let mut changes = changes;
         let (mut changes, snapshot) = tokio::task::spawn_blocking(move || {
             let snapshot = changes.prepare(wanted);
             (changes, snapshot)
@@ -194,13 +184,7 @@ impl ControlPlane {
         if check_only {
             return Ok(Applied { generation: self.running().snapshot.generation, warnings });
         }
-        if let Some(full) = self.posts().find(|post| !post.takes_snapshot()) {
-            return Err(Refusal::Workers(format!(
-                "Worker {} has not yet taken the changes before this one; nothing was changed. Try again; if that \
-                 lasts, restart fullnatd.",
-                full.worker.0
-            )));
-        }
+        self.check_post()?;
         let told = self.apply(&snapshot).await;
         // From here on the change is in force: workers that did not answer will take it up with their next letter.
         changes.configuration.commit();
@@ -210,6 +194,18 @@ impl ControlPlane {
         let generation = running.snapshot.generation;
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = running;
         told.map(|()| Applied { generation, warnings })
+    }
+
+    /// Whether every worker can be given a snapshot.
+    fn check_post(&self) -> Result<(), Refusal> {
+        match self.posts().find(|post| !post.takes_snapshot()) {
+            None => Ok(()),
+            Some(full) => Err(Refusal::Workers(format!(
+                "Worker {} has not yet taken the changes before this one; nothing was changed. Try again; if that \
+                 lasts, restart fullnatd.",
+                full.worker.0
+            ))),
+        }
     }
 
     /// To be called every few seconds. Frees what was removed and is used no more, and has the workers go on without it:
@@ -230,8 +226,18 @@ impl ControlPlane {
         if !changes.retired {
             return Ok(());
         }
-        let same = Wanted::Whole(Desired::Json(changes.configuration.running()));
-        self.carry_out(changes, same, false).await.map(drop)
+        let (mut changes, snapshot) = tokio::task::spawn_blocking(move || {
+            let snapshot = changes.configuration.again();
+            (changes, snapshot)
+        })
+        .await
+        .map_err(died)?;
+        let snapshot = snapshot?;
+        self.check_post()?;
+        let told = self.apply(&snapshot).await;
+        changes.retired = false;
+        self.running.write().unwrap_or_else(PoisonError::into_inner).snapshot = snapshot;
+        told
     }
 
     /// Each contested address is told of once, until it is no longer among those the workers remember.

@@ -114,6 +114,11 @@ impl Configuration for RunningConfiguration {
         )
     }
 
+    fn again(&self) -> Result<Arc<Snapshot>, Refusal> {
+        let snapshot = self.slots.again(&self.config, &self.facts, self.steering.clone());
+        snapshot.map(Arc::new).map_err(|error| Refusal::Conflict(format!("Nothing was changed: {error}.")))
+    }
+
     fn save(&mut self) -> Result<PathBuf, Refusal> {
         replace_file(&self.file, &self.running_toml()?).map_err(|error| {
             Refusal::File(format!("{} cannot be written: {error}. Nothing was changed.", self.file.display()))
@@ -266,8 +271,9 @@ weight = 100
         assert!(snapshot.owned.contains_key(&gone));
         assert_eq!(running.retire(&InUse { local_addresses: [gone].into(), ..InUse::default() }), 0);
         assert_eq!(running.retire(&InUse::default()), 1);
-        let snapshot = running.prepare(Desired::Json(running.running())).unwrap();
-        assert!(!snapshot.owned.contains_key(&gone));
+        let again = running.again().unwrap();
+        assert!(!again.owned.contains_key(&gone));
+        assert_eq!(again.generation, snapshot.generation, "the configuration is the same");
     }
 
     #[test]

@@ -219,6 +219,12 @@ impl Configuration for FakeConfiguration {
         self.unused.swap(0, Ordering::Relaxed)
     }
 
+    fn again(&self) -> Result<Arc<Snapshot>, Refusal> {
+        let snapshot = snapshot_of(&self.running, self.generation);
+        self.snapshots.lock().unwrap().push(Arc::downgrade(&snapshot));
+        Ok(snapshot)
+    }
+
     fn save(&mut self) -> Result<PathBuf, Refusal> {
         std::fs::write(&self.file, self.running_toml()?).unwrap();
         Ok(self.file.clone())

@@ -283,16 +283,31 @@ fn books_without_leases_give_way_and_others_do_not() {
 #[test]
 fn resting_ports_give_way_when_nothing_else_does() {
     let pool = pool(0, [1], 1024, 65535);
-    let mut pools = workers_with(&steering(1), &pool, 4).remove(0);
+    let config = |destinations_max| PoolsConfig {
+        worker: WorkerId(0),
+        steering: steering(1),
+        books_max: 4,
+        destinations_max,
+        seed: [1; 32],
+    };
+    // Once books are short, once destinations.
+    for destinations_max in [64, 4] {
+        let mut pools = LocalPools::new(config(destinations_max)).unwrap();
+        give(&mut pools, std::slice::from_ref(&pool));
+        resting_ports_give_way(&mut pools, &pool);
+    }
+}
+
+fn resting_ports_give_way(pools: &mut LocalPools, pool: &LocalPool) {
     let held: Vec<_> =
-        (1..=4).map(|rport| pools.lease(&pool, Protocol::Tcp, &rip(), rport).unwrap()).collect();
+        (1..=4).map(|rport| pools.lease(pool, Protocol::Tcp, &rip(), rport).unwrap()).collect();
     for lease in &held[..2] {
         pools.rest(lease.slot, lease.lport, Tick(1_000_000));
     }
-    assert!(pools.lease(&pool, Protocol::Tcp, &rip(), 5).is_ok());
+    assert!(pools.lease(pool, Protocol::Tcp, &rip(), 5).is_ok());
     assert_eq!(pools.usage(pool.id).resting, 1, "the one that rested longest woke, no other");
-    assert!(pools.lease(&pool, Protocol::Tcp, &rip(), 6).is_ok());
-    assert_eq!(pools.lease(&pool, Protocol::Tcp, &rip(), 7), Err(LeaseError::BooksFull));
+    assert!(pools.lease(pool, Protocol::Tcp, &rip(), 6).is_ok());
+    assert_eq!(pools.lease(pool, Protocol::Tcp, &rip(), 7), Err(LeaseError::BooksFull));
 }
 
 #[test]
