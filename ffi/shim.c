@@ -39,11 +39,6 @@ struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool)
 	return rte_pktmbuf_alloc(pool);
 }
 
-int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, uint32_t count)
-{
-	return rte_pktmbuf_alloc_bulk(pool, packets, count);
-}
-
 void shim_mbuf_free(struct rte_mbuf *packet)
 {
 	rte_pktmbuf_free(packet);

@@ -19,7 +19,6 @@ uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets,
 /* rte_pktmbuf_alloc: an empty packet, or NULL. */
 struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool);
 /* rte_pktmbuf_alloc_bulk: all of `count` packets and 0, or none. */
-int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, uint32_t count);
 /* rte_pktmbuf_free: all segments of a packet. */
 void shim_mbuf_free(struct rte_mbuf *packet);
 /* rte_pktmbuf_free_seg: one segment. */

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -243,6 +243,74 @@ fn a_configuration_is_replaced_whole_or_not_at_all() {
     assert_eq!(get::<Value>(&gateway, "/v1/config"), document());
 }
 
+/// What is probably not meant is told to whoever changes it, not only to the log.
+#[test]
+fn warnings_come_with_the_answer() {
+    let gateway = FakeGateway::start();
+    let mut wanted = document();
+    wanted["service"][1]["real_server"] = json!([]);
+    let body = wanted.to_string().into_bytes();
+    for path in ["/v1/config?check=true", "/v1/config"] {
+        let answer = send(&gateway, Method::PUT, path, Some(("application/json", body.clone()))).unwrap();
+        let applied: view::Applied = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(applied.warnings, [view::Fault::new("service[1].real_server", "empty")], "{path}");
+    }
+    let answer = send(&gateway, Method::POST, "/v1/reload", None).unwrap();
+    assert_eq!(String::from_utf8(answer).unwrap(), r#"{"generation":3}"#);
+}
+
+/// A local address that was removed and has no lease left is given up although nobody changes anything.
+#[test]
+fn what_is_used_no_more_is_given_up_unasked() {
+    let gateway = FakeGateway::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let given = || gateway.snapshots.lock().unwrap().clone();
+    runtime.block_on(gateway.plane.keep_house());
+    assert!(given().is_empty(), "nothing to give up");
+    gateway.unused.store(1, Ordering::Relaxed);
+    runtime.block_on(gateway.plane.keep_house());
+    runtime.block_on(gateway.plane.keep_house());
+    let given = given();
+    assert_eq!(given.len(), 1);
+    // Both workers hold it and control shows it.
+    assert_eq!(given[0].strong_count(), 3);
+    assert_eq!(gateway.plane.running().snapshot.generation, 1, "the configuration is the same");
+    assert!(std::ptr::eq(given[0].as_ptr(), &*gateway.plane.running().snapshot));
+}
+
+/// Something was given up while a change was only checked: the workers still hear of it.
+#[test]
+fn a_check_does_not_hide_what_is_used_no_more() {
+    let gateway = FakeGateway::start();
+    gateway.unused.store(1, Ordering::Relaxed);
+    assert_eq!(change(&gateway, Method::PUT, "/v1/config?check=true", Some(document())), Ok(1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(gateway.plane.keep_house());
+    let given = gateway.snapshots.lock().unwrap().clone();
+    assert_eq!(given.iter().filter(|snapshot| snapshot.strong_count() == 3).count(), 1);
+}
+
+#[test]
+fn an_address_conflict_is_logged_once() {
+    let gateway = FakeGateway::start();
+    let log = Log::of_this_process();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..3 {
+        runtime.block_on(gateway.plane.keep_house());
+    }
+    let text = log.text();
+    let told: Vec<&str> =
+        text.lines().filter(|line| line.contains("claims an address of the gateway")).collect();
+    assert!(
+        told.iter().any(|line| line.contains("address=10.1.0.100") && line.contains("02:00:00:00:00:cc")),
+        "{text}"
+    );
+    // Two workers saw it; other tests of this process have gateways of their own.
+    if std::env::var_os("NEXTEST").is_some() {
+        assert_eq!(told.len(), 1, "{text}");
+    }
+}
+
 #[test]
 fn replaced_snapshots_are_freed() {
     let gateway = FakeGateway::start();
@@ -396,6 +464,22 @@ fn conformance_n7_a_change_outlives_its_client() {
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
+impl Log {
+    fn of_this_process() -> Log {
+        static LOG: LazyLock<Log> = LazyLock::new(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+            log
+        });
+        LOG.clone()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
@@ -409,15 +493,13 @@ impl Write for Log {
 
 #[test]
 fn conformance_n10_every_change_is_audited_and_conformance_n9_on_one_line() {
-    let log = Log::default();
-    let writer = log.clone();
-    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let log = Log::of_this_process();
     let gateway = FakeGateway::start();
     let marked = "/v1/services/audit%0Ame%1B/real-servers/10.2.0.11:8080/drain";
     assert_eq!(change(&gateway, Method::POST, marked, None).unwrap_err().status, 404);
     get::<view::Version>(&gateway, "/v1/version");
     // The line is written before the answer is sent.
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let line = log.lines().find(|line| line.contains("audit%0Ame")).unwrap_or_else(|| panic!("{log}"));
     for part in [
         format!("uid={}", nix::unistd::geteuid()),

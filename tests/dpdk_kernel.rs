@@ -9,10 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use fullnat::dpdk::{
-    BURST_MAX, Clock, Device, Eal, Mbuf, Mempool, PoolDemand, PortSettings, StartedPort, allowed_cores,
-    data_room,
-};
+use fullnat::config::buffers::{BufferDemand, data_room};
+use fullnat::dpdk::{BURST_MAX, Clock, Device, Eal, Mbuf, Mempool, PortSettings, StartedPort, allowed_cores};
 use fullnat::path::packet::{ChecksumOffload, Packet};
 use fullnat::wire::Protocol;
 use nix::sched::{CloneFlags, unshare};
@@ -80,7 +78,7 @@ fn checksums_are_right_on_the_other_side() {
     ip("link set va up");
     let veth = Device::probe(&eal, "net_af_packet0,iface=va").expect("an interface");
     let devices = tap.buffers_held(&settings) + veth.buffers_held(&settings);
-    let demand = PoolDemand { devices, workers: 1, ports: 2, hand_off: 0, held: 0 };
+    let demand = BufferDemand { devices, workers: 1, ports: 2, hand_off: 0, held: 0 };
     let pool = Mempool::create(&eal, "packets", demand.buffers(), data_room(1500), None).expect("memory");
 
     for (device, interface) in [(tap, "dpdk-tap"), (veth, "vb")] {

@@ -4,7 +4,8 @@
 
 use std::process::Command;
 
-use fullnat::dpdk::{Device, Eal, Mempool, allowed_cores, data_room};
+use fullnat::config::buffers::data_room;
+use fullnat::dpdk::{Device, Eal, Mempool, allowed_cores};
 
 const CHILD: &str = "FULLNAT_TEST_REFUSAL";
 const SEPARATOR: char = '\u{1f}';

@@ -147,7 +147,6 @@ fn a_note_is_read_before_the_packet_that_came_after_it() {
         lease_books_max: 16,
         destinations_max: 16,
         guests_max: 16,
-        refusals_per_second: 1000,
         neighbours: NeighbourConfig { worker: WorkerId(0), workers: 2, ..NeighbourConfig::default() },
         seed: [1; 32],
         isn_secret: [3; 16],

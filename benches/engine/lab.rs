@@ -176,7 +176,6 @@ pub fn engine(
         lease_books_max: books,
         destinations_max: 4 * REAL_SERVERS as usize,
         guests_max: 1024,
-        refusals_per_second: 1000,
         neighbours: NeighbourConfig { workers: lab.workers, worker, ..NeighbourConfig::default() },
         seed: [9; 32],
         isn_secret: [3; 16],

@@ -10,6 +10,7 @@
 //! with it, so that a running configuration can be shown, edited and written back with the file's own key names.
 //! Nothing here runs on the packet path.
 
+pub mod buffers;
 mod checked;
 mod diff;
 pub mod limits;

@@ -5,26 +5,23 @@ use std::fmt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::checked::{Config, Dataplane};
+use super::buffers::{self, BufferDemand};
+use super::checked::Config;
 use super::model::HugePages;
-use crate::session::{Cold, Hot, Wide};
+use crate::id::WorkerId;
+use crate::local_pool::LeaseMemory;
+use crate::session::TableMemory;
+use crate::wire::Tuple;
 
 /// Bytes of one huge page.
 const HUGE_PAGE: u64 = 2 << 20;
-/// A session's part of the index that finds it from both directions.
-const SESSION_INDEX_BYTES: u64 = 32;
-/// `struct rte_mbuf` and the mempool's header of an object.
-const MBUF_HEADER_BYTES: u64 = 128 + 64;
-/// `RTE_PKTMBUF_HEADROOM`.
-const HEADROOM_BYTES: u32 = 128;
-/// Ethernet header, a VLAN tag and the FCS.
-const ETHERNET_BYTES: u32 = 14 + 4 + 4;
-/// The data room that most PMDs expect at least (`RTE_MBUF_DEFAULT_DATAROOM`).
-const DATA_ROOM_MIN: u32 = 2048;
-/// Buffers a mempool keeps aside for each worker, and those in the worker's hands.
-const MBUFS_PER_WORKER: u64 = 1024;
-/// Bytes of a book of leases for all 65536 ports, split among the workers.
-const BOOK_BYTES: u64 = 65_536 / 8;
+/// How many times as many books and destinations as the services use at start there is room for, so that real servers,
+/// local addresses and services can be added while the gateway runs.
+const LEASE_GROWTH: u64 = 4;
+/// Books and destinations there is room for however little is configured at start.
+const LEASE_ROOM_MIN: u64 = 65_536;
+/// Sessions of one worker that others may keep for it: one in so many, within these bounds.
+const GUESTS: (u32, std::ops::RangeInclusive<u32>) = (16, 1024..=65_536);
 
 /// Memory and hardware.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -50,13 +47,23 @@ pub struct Requirements {
     pub session_bytes_per_worker: u64,
     /// bytes of all workers' sessions
     pub session_bytes: u64,
-    /// (LIP, protocol, RIP, rport) that can have leases
+    /// (LIP, protocol, RIP, rport) that the services can come to use
+    pub lease_books: u64,
+    /// (pool, protocol, RIP, rport) that the services can come to use
+    pub lease_destinations: u64,
+    /// (LIP, protocol, RIP, rport) that each worker can have leases of at a time, whatever is configured later
     pub lease_books_max: u64,
-    /// (pool, protocol, RIP, rport) that can have leases
+    /// (pool, protocol, RIP, rport) that each worker can have leases of at a time, whatever is configured later
     pub lease_destinations_max: u64,
-    /// bytes of leases if all of them are in use
+    /// bytes of all workers' leases if everything that the services can come to use is in use
+    pub lease_bytes: u64,
+    /// bytes of address space for all workers' leases; touched with use
     pub lease_bytes_max: u64,
-    /// bytes in all
+    /// sessions of each worker that others may keep for it
+    pub guests_max: u32,
+    /// bytes of all workers' notes of those
+    pub guest_bytes: u64,
+    /// bytes in all, leases as configured
     pub bytes: u64,
     /// 2 MiB huge pages for buffers and sessions; `None`: configured to do without
     pub huge_pages: Option<u64>,
@@ -69,24 +76,43 @@ impl Requirements {
         let workers = u64::from(dataplane.workers);
         let queues: Vec<u16> =
             config.ports.iter().map(|port| port.queues.unwrap_or(dataplane.workers)).collect();
-        let mbufs = dataplane.mbufs.unwrap_or_else(|| mbufs(dataplane, &queues, config.neighbours.queue_len));
-        let mtu_max = config.ports.iter().map(|port| u32::from(port.mtu)).max().unwrap_or(0);
-        let mbuf_data_bytes =
-            HEADROOM_BYTES + DATA_ROOM_MIN.max((mtu_max + ETHERNET_BYTES).next_multiple_of(64));
-        let mbuf_bytes = u64::from(mbufs) * (u64::from(mbuf_data_bytes) + MBUF_HEADER_BYTES);
+        let mbufs = dataplane.mbufs.unwrap_or_else(|| {
+            let descriptors = u32::from(dataplane.rx_ring) + 1 + u32::from(dataplane.tx_ring);
+            let in_queues = queues.iter().map(|&queues| u32::from(queues) * descriptors).sum();
+            BufferDemand::of(config, in_queues).buffers()
+        });
+        let mtu_max = config.ports.iter().map(|port| port.mtu).max().unwrap_or(0);
+        let mbuf_data_bytes = u32::from(buffers::data_room(mtu_max));
+        let mbuf_bytes = u64::from(mbufs) * (u64::from(mbuf_data_bytes) + buffers::HEADER_BYTES);
 
-        let mut per_session = (size_of::<Hot>() + size_of::<Cold>()) as u64 + SESSION_INDEX_BYTES;
-        if config.uses_ipv6() {
-            per_session += size_of::<Wide>() as u64;
-        }
-        let session_bytes_per_worker = u64::from(dataplane.sessions_per_worker()) * per_session;
+        let sessions_per_worker = dataplane.sessions_per_worker();
+        let table = TableMemory::for_sessions(sessions_per_worker);
+        let (wide, session_bytes_per_worker) =
+            if config.uses_ipv6() { (table.wide, table.full_ipv6()) } else { (0, table.full_ipv4()) };
         let session_bytes = session_bytes_per_worker * workers;
 
-        let (lease_destinations_max, lease_books_max) = leases(config);
-        // A book's memory is touched with use, and a book in use has a session: there are never more.
-        let lease_bytes_max = lease_books_max.min(u64::from(dataplane.sessions_max)) * BOOK_BYTES;
+        let (lease_destinations, lease_books) = leases(config);
+        // A destination has a book and a book in use has a session: there are never more.
+        let room = |configured: u64| {
+            (configured * LEASE_GROWTH).max(LEASE_ROOM_MIN).min(u64::from(sessions_per_worker))
+        };
+        let (lease_destinations_max, lease_books_max) = (room(lease_destinations), room(lease_books));
+        let memory = LeaseMemory::of_workers(dataplane.workers.into());
+        let in_use = (lease_books.min(lease_books_max), lease_destinations.min(lease_destinations_max));
+        let lease_bytes = memory.bytes(in_use.0, in_use.1) * workers;
+
+        let (one_in, bounds) = GUESTS;
+        let guests_max = match dataplane.workers {
+            1 => 0,
+            _ => {
+                (sessions_per_worker / one_in).clamp(*bounds.start(), *bounds.end()).min(sessions_per_worker)
+            }
+        };
+        let guest_bytes = guest_bytes(guests_max) * workers;
+        // Hot and cold lines are arrays of their own.
+        let arrays = [table.index, table.sessions / 2, table.sessions / 2, wide];
         let in_huge_pages = mbuf_bytes.next_multiple_of(HUGE_PAGE)
-            + session_bytes_per_worker.next_multiple_of(HUGE_PAGE) * workers;
+            + arrays.iter().map(|bytes| bytes.next_multiple_of(HUGE_PAGE)).sum::<u64>() * workers;
         Requirements {
             workers: dataplane.workers,
             cores: dataplane.workers + 1,
@@ -95,30 +121,27 @@ impl Requirements {
             mbufs,
             mbuf_data_bytes,
             mbuf_bytes,
-            sessions_per_worker: dataplane.sessions_per_worker(),
+            sessions_per_worker,
             session_bytes_per_worker,
             session_bytes,
+            lease_books,
+            lease_destinations,
             lease_books_max,
             lease_destinations_max,
-            lease_bytes_max,
-            bytes: mbuf_bytes + session_bytes + lease_bytes_max,
+            lease_bytes,
+            lease_bytes_max: memory.bytes(lease_books_max, lease_destinations_max) * workers,
+            guests_max,
+            guest_bytes,
+            bytes: mbuf_bytes + session_bytes + lease_bytes + guest_bytes,
             huge_pages: (dataplane.huge_pages != HugePages::Off).then_some(in_huge_pages / HUGE_PAGE),
         }
     }
 }
 
-/// Packet buffers that keep every queue filled while rings between workers and the queues of unresolved neighbours
-/// hold some; one less than a power of two, which a mempool stores best.
-fn mbufs(dataplane: &Dataplane, queues: &[u16], neighbour_queue_len: u16) -> u32 {
-    let workers = u64::from(dataplane.workers);
-    let descriptors = u64::from(dataplane.rx_ring) + u64::from(dataplane.tx_ring);
-    let in_queues: u64 = queues.iter().map(|&queues| u64::from(queues) * descriptors).sum();
-    // The rings are far apart from full as a rule, and full ones drop: room for one full ring per worker.
-    let in_hand_off = if workers > 1 { workers * u64::from(dataplane.hand_off_ring) } else { 0 };
-    let waiting = workers * 8 * u64::from(neighbour_queue_len);
-    let wanted = in_queues + in_hand_off + waiting + workers * MBUFS_PER_WORKER;
-    let rounded = (wanted + 1).next_power_of_two() - 1;
-    u32::try_from(rounded).unwrap_or(u32::MAX)
+/// Bytes of a hash map of so many guests: a power of two of places, one in eight free, each with a byte of control.
+fn guest_bytes(guests_max: u32) -> u64 {
+    let places = (u64::from(guests_max) * 8).div_ceil(7).next_power_of_two();
+    if guests_max == 0 { 0 } else { places * (size_of::<(Tuple, WorkerId)>() as u64 + 1) }
 }
 
 /// How many (pool, protocol, RIP, rport), and with each LIP of the family how many (LIP, protocol, RIP, rport), the
@@ -162,8 +185,9 @@ impl fmt::Display for Requirements {
         )?;
         writeln!(
             f,
-            "leases       {} if every local address is used to every real server",
-            Bytes(self.lease_bytes_max)
+            "leases       {} if every local address is used to every real server, room for {} pairs in each worker",
+            Bytes(self.lease_bytes),
+            self.lease_books_max
         )?;
         match self.huge_pages {
             Some(pages) => writeln!(f, "huge pages   {pages} of 2 MiB")?,
@@ -217,16 +241,41 @@ mod tests {
         let small = of("workers = 2\nsessions_max = 1_000_000");
         assert_eq!(small.cores, 3);
         assert_eq!(small.sessions_per_worker, 500_000);
-        assert!(small.session_bytes <= 160 * 1_000_000, "at most 160 bytes per IPv4 session");
         assert_eq!(small.mbuf_data_bytes, 2048 + 128);
-        assert_eq!(small.lease_destinations_max, 11 + 1);
-        assert_eq!(small.lease_books_max, 12 * 4);
+        assert_eq!(small.lease_destinations, 11 + 1);
+        assert_eq!(small.lease_books, 12 * 4);
+        assert_eq!((small.lease_destinations_max, small.lease_books_max), (65_536, 65_536));
         let pages = small.huge_pages.unwrap();
         assert!(pages * HUGE_PAGE >= small.mbuf_bytes + small.session_bytes);
         assert_eq!(of("workers = 2\nhuge_pages = \"off\"").huge_pages, None);
         assert_eq!(of("workers = 2\neal = [\"--no-huge\"]").huge_pages, None);
         assert!(of("workers = 8").mbufs > small.mbufs);
         assert_eq!(of("mbufs = 5000").mbufs, 5000);
+    }
+
+    #[test]
+    fn a_million_ipv4_sessions_take_160_bytes_each_with_all_that_belongs_to_them() {
+        for workers in [1, 2, 4, 8] {
+            let needs = of(&format!("workers = {workers}\nsessions_max = 1_000_000"));
+            let bytes = needs.session_bytes + needs.lease_bytes + needs.guest_bytes;
+            assert!(bytes <= 160 * 1_000_000, "{workers} workers: {bytes}");
+        }
+    }
+
+    /// What is configured at start says little of what will be; sessions bound what can be used at a time.
+    #[test]
+    fn leases_have_room_for_what_comes_later_and_for_no_more_than_there_are_sessions() {
+        assert_eq!(of("sessions_max = 5000").lease_books_max, 5000);
+        let text = r#"
+            dataplane.sessions_max = 1_000_000
+            port = [{ name = "lan", device = "net_af_packet0,iface=lan", addresses = ["10.2.0.254/24"] }]
+            local_pool = [{ name = "p", port = "lan", addresses = ["10.2.0.100-10.2.0.115"] }]
+            service = [{ name = "wide", listen = "10.2.0.200:1-65535", protocol = "tcp", local_pool = "p",
+                real_server = [{ address = "10.2.0.11" }, { address = "10.2.0.12" }] }]
+        "#;
+        let wide = Requirements::of(&parse(text).unwrap());
+        assert_eq!(wide.lease_books, 2 * 65_535 * 16);
+        assert_eq!((wide.lease_books_max, wide.lease_destinations_max), (1_000_000, 4 * 2 * 65_535));
     }
 
     #[test]

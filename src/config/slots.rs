@@ -154,9 +154,23 @@ impl Slots {
         Ok((snapshot, next))
     }
 
+    /// The snapshot of what runs once more, without what was [retired](Slots::retire) meanwhile; its generation is the
+    /// same, since the configuration is. `config` is the one applied last.
+    ///
+    /// # Errors
+    /// None that applying the configuration had not met before.
+    pub fn again(
+        &self,
+        config: &Config,
+        facts: &[PortFacts],
+        steering: Arc<Steering>,
+    ) -> Result<Snapshot, BuildError> {
+        self.snapshot(config, facts, steering)
+    }
+
     /// Frees the slots of what was removed and is no longer used: real servers for which the first answer is no, local
     /// addresses for which the second is; services and pools follow their last one. To be called when all workers run
-    /// the snapshot of these slots. How many slots were freed.
+    /// the snapshot of these slots. How many slots and addresses were freed.
     pub fn retire(
         &mut self,
         real_server_in_use: impl Fn(RealServerId) -> bool,
@@ -173,7 +187,9 @@ impl Slots {
         }
         for slot in &mut self.pools {
             if let Some(PoolSlot { pool, draining, .. }) = slot {
+                let before = draining.len();
                 draining.retain(|address| local_address_in_use(pool.id, address));
+                freed += before - draining.len();
             }
             freed += free_if(slot, |slot| slot.removed && slot.draining.is_empty());
         }
@@ -274,7 +290,12 @@ impl Slots {
             }
             let pool = pools[service.pool];
             let made = match &self.services[index] {
-                Some(slot) if slot.service.local_pool == pool && same_but_for_pool(&slot.config, service) => {
+                // Numbers given back while the service was away may be others' now.
+                Some(slot)
+                    if slot.service.local_pool == pool
+                        && slot.service.real_servers == servers
+                        && same_but_for_pool(&slot.config, service) =>
+                {
                     Arc::clone(&slot.service)
                 }
                 _ => Arc::new(self.make_service(id, service, servers, pool)),

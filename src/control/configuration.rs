@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::refusal::Refusal;
-use super::view::Route;
+use super::view::{Fault, Route};
 use crate::id::RealServerId;
 use crate::service::snapshot::Snapshot;
 use crate::wire::Address;
@@ -29,15 +29,21 @@ pub trait Configuration: Send {
     /// greater than the running one's. May take long. Nothing is changed yet; a preparation before is forgotten.
     fn prepare(&mut self, desired: Desired) -> Result<Arc<Snapshot>, Refusal>;
 
+    /// What is probably not meant in what was prepared last; in the running configuration if nothing is prepared.
+    fn warnings(&self) -> Vec<Fault>;
+
     /// What was prepared last now runs.
     fn commit(&mut self);
 
     /// Whether something was removed whose number is kept for the sessions that still use it.
     fn has_removed(&self) -> bool;
 
-    /// Gives numbers free whose owners are removed and not in use. Called only while every worker runs the snapshot
-    /// committed last.
-    fn retire(&mut self, in_use: &InUse);
+    /// Gives numbers and addresses free whose owners are removed and not in use; how many. The next snapshot is without
+    /// them. Called only while every worker runs the snapshot committed last.
+    fn retire(&mut self, in_use: &InUse) -> usize;
+
+    /// The snapshot of the running configuration once more, without what was retired. The generation stays.
+    fn again(&self) -> Result<Arc<Snapshot>, Refusal>;
 
     /// Writes the running configuration into the file it came from, whole or not at all.
     fn save(&mut self) -> Result<PathBuf, Refusal>;

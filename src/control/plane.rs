@@ -3,11 +3,13 @@
 //! ```text
 //!  change:  lock ─► retire what was removed and has no session left ─► prepare (checks, builds the snapshot; on a helper
 //!                thread) ─► Apply to every worker ─► every worker has moved on ─► commit ─► generation to the caller
+//!  house:   every few seconds, with the lock: retire; if anything was, the same configuration once more without it
 //!  question: reads the published counters and the current snapshot, asks workers by letter; never takes the lock
 //! ```
 //! A change is refused as a whole before the first worker hears of it, or carried out as a whole: once begun it runs
 //! in a task of its own, which a client that goes away cannot interrupt.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,8 +22,10 @@ use super::refusal::Refusal;
 use super::view::{Applied, Link, Route, Saved};
 use crate::id::{PortId, WorkerId};
 use crate::service::snapshot::Snapshot;
+use crate::wire::Address;
 use crate::worker::mailbox::{Answer, ControlEnd, Request};
 use crate::worker::published::{Counter, Published, PublishedView};
+use crate::worker::records::ConflictRecord;
 
 /// How long a change may be held up by finding out what can be retired.
 const RETIRE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -47,6 +51,14 @@ pub struct ControlPlane {
     started: Instant,
     changes: Arc<Mutex<Changes>>,
     running: RwLock<Running>,
+    contested: Mutex<Contested>,
+}
+
+/// Own addresses that other hosts claim, as far as the log tells of them.
+#[derive(Default)]
+struct Contested {
+    claims: u64,
+    told: HashSet<(PortId, Address)>,
 }
 
 struct Worker {
@@ -58,6 +70,8 @@ struct Worker {
 struct Changes {
     configuration: Box<dyn Configuration>,
     edits: Edits,
+    /// something was retired that the workers still have
+    retired: bool,
 }
 
 /// What runs, as questions see it.
@@ -113,8 +127,10 @@ impl ControlPlane {
                 published: handle.published,
             })
             .collect();
-        let changes = Arc::new(Mutex::new(Changes { configuration, edits: Edits::default() }));
-        Ok(Arc::new(ControlPlane { workers, links, started: Instant::now(), changes, running }))
+        let changes =
+            Arc::new(Mutex::new(Changes { configuration, edits: Edits::default(), retired: false }));
+        let contested = Mutex::default();
+        Ok(Arc::new(ControlPlane { workers, links, started: Instant::now(), changes, running, contested }))
     }
 
     /// What runs now.
@@ -155,7 +171,7 @@ impl ControlPlane {
 
     async fn change_whole(&self, wanted: Wanted, check_only: bool) -> Result<Applied, Refusal> {
         let mut changes = self.changes.clone().lock_owned().await;
-        self.retire(&mut *changes.configuration).await;
+        self.retire(&mut changes).await;
         // Thousands of services take a while to build; other clients are served meanwhile.
         let (mut changes, snapshot) = tokio::task::spawn_blocking(move || {
             let snapshot = changes.prepare(wanted);
@@ -164,36 +180,101 @@ impl ControlPlane {
         .await
         .map_err(died)?;
         let snapshot = snapshot?;
+        let warnings = changes.configuration.warnings();
         if check_only {
-            return Ok(Applied { generation: self.running().snapshot.generation });
+            return Ok(Applied { generation: self.running().snapshot.generation, warnings });
         }
-        if let Some(full) = self.posts().find(|post| !post.takes_snapshot()) {
-            return Err(Refusal::Workers(format!(
-                "Worker {} has not yet taken the changes before this one; nothing was changed. Try again; if that \
-                 lasts, restart fullnatd.",
-                full.worker.0
-            )));
-        }
+        self.check_post()?;
         let told = self.apply(&snapshot).await;
         // From here on the change is in force: workers that did not answer will take it up with their next letter.
         changes.configuration.commit();
         changes.edits.commit();
+        changes.retired = false;
         let running = Running::new(&*changes.configuration, snapshot)?;
         let generation = running.snapshot.generation;
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = running;
-        told.map(|()| Applied { generation })
+        told.map(|()| Applied { generation, warnings })
+    }
+
+    /// Whether every worker can be given a snapshot.
+    fn check_post(&self) -> Result<(), Refusal> {
+        match self.posts().find(|post| !post.takes_snapshot()) {
+            None => Ok(()),
+            Some(full) => Err(Refusal::Workers(format!(
+                "Worker {} has not yet taken the changes before this one; nothing was changed. Try again; if that \
+                 lasts, restart fullnatd.",
+                full.worker.0
+            ))),
+        }
+    }
+
+    /// To be called every few seconds. Frees what was removed and is used no more, and has the workers go on without it:
+    /// a removed local address is no longer answered for. Tells the log of new address conflicts.
+    pub async fn keep_house(self: &Arc<Self>) {
+        let plane = self.clone();
+        // As a change, it is not broken off in the middle.
+        let kept =
+            tokio::spawn(async move { plane.retire_removed().await.and(plane.tell_conflicts().await) });
+        if let Err(refusal) = kept.await.map_err(died).flatten() {
+            tracing::debug!(%refusal, "house-keeping waits for another time");
+        }
+    }
+
+    async fn retire_removed(&self) -> Result<(), Refusal> {
+        let mut changes = self.changes.clone().lock_owned().await;
+        self.retire(&mut changes).await;
+        if !changes.retired {
+            return Ok(());
+        }
+        let (mut changes, snapshot) = tokio::task::spawn_blocking(move || {
+            let snapshot = changes.configuration.again();
+            (changes, snapshot)
+        })
+        .await
+        .map_err(died)?;
+        let snapshot = snapshot?;
+        self.check_post()?;
+        let told = self.apply(&snapshot).await;
+        changes.retired = false;
+        self.running.write().unwrap_or_else(PoisonError::into_inner).snapshot = snapshot;
+        told
+    }
+
+    /// Each contested address is told of once, until it is no longer among those the workers remember.
+    async fn tell_conflicts(&self) -> Result<(), Refusal> {
+        let claims = self.published().iter().map(|worker| worker.get(Counter::AddressConflicts)).sum();
+        let mut contested = self.contested.lock().await;
+        if contested.claims == claims {
+            return Ok(());
+        }
+        let snapshot = self.running().snapshot;
+        let mut now = HashSet::new();
+        for post in self.posts() {
+            for ConflictRecord { port, address, mac } in post.conflicts().await? {
+                if now.insert((port, address)) && !contested.told.contains(&(port, address)) {
+                    let port = snapshot.ports.get(port.index()).map_or("", |port| &port.name);
+                    tracing::warn!(
+                        %address, port, mac = super::query::mac(mac),
+                        "another host claims an address of the gateway: take the address from one of them"
+                    );
+                }
+            }
+        }
+        *contested = Contested { claims, told: now };
+        Ok(())
     }
 
     /// Frees the numbers of what was removed and no session uses any more. Waits for another time if a worker does not
     /// answer or has not yet taken the last change.
-    async fn retire(&self, configuration: &mut dyn Configuration) {
+    async fn retire(&self, changes: &mut Changes) {
+        let configuration = &mut changes.configuration;
         let generation = self.running().snapshot.generation;
         let behind = |view: PublishedView| view.get(Counter::Generation) != generation;
         if !configuration.has_removed() || self.published().into_iter().any(behind) {
             return;
         }
         if let Ok(Ok(in_use)) = tokio::time::timeout(RETIRE_TIMEOUT, self.in_use()).await {
-            configuration.retire(&in_use);
+            changes.retired |= configuration.retire(&in_use) > 0;
         }
     }
 

@@ -11,7 +11,8 @@ use super::refusal::Refusal;
 use crate::id::{PortId, WorkerId};
 use crate::worker::mailbox::{Answer, ControlEnd, Page, Request, Ticket};
 use crate::worker::records::{
-    LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord,
+    ConflictRecord, LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter,
+    SessionRecord,
 };
 
 /// How long a worker may take for an answer before it counts as stuck.
@@ -148,6 +149,15 @@ impl Post {
     pub async fn real_servers(&self) -> Result<Vec<RealServerRecord>, Refusal> {
         self.whole_table(Request::RealServers, |answer| match answer {
             Answer::RealServers(page) => Some(page),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Own addresses that other hosts claim.
+    pub async fn conflicts(&self) -> Result<Vec<ConflictRecord>, Refusal> {
+        self.whole_table(Request::Conflicts, |answer| match answer {
+            Answer::Conflicts(page) => Some(page),
             _ => None,
         })
         .await

@@ -74,6 +74,17 @@ fn worker(id: u16, published: &PublishedView) -> view::Worker {
         sessions_max: get(Counter::SessionsMax),
         sessions_created: get(Counter::SessionsCreated),
         sessions_expired: get(Counter::SessionsExpired),
+        leases_taken_over: get(Counter::LeasesTakenOver),
+        toa_sent: get(Counter::ToaSent),
+        toa_no_option_room: get(Counter::ToaNoOptionRoom),
+        toa_no_mtu_room: get(Counter::ToaNoMtuRoom),
+        toa_ahead: get(Counter::ToaAhead),
+        refusals_limited: get(Counter::RefusalsLimited),
+        address_conflicts: get(Counter::AddressConflicts),
+        address_defences: get(Counter::AddressDefences),
+        announcements_lost: get(Counter::AnnouncementsLost),
+        neighbour_facts_lost: get(Counter::NeighbourFactsLost),
+        neighbour_buffers_missing: get(Counter::NeighbourBuffersMissing),
         bursts: get(Counter::Bursts),
         burst_fill: ratio(get(Counter::RxPackets), get(Counter::Bursts)),
         empty_polls: get(Counter::EmptyPolls),
@@ -110,7 +121,7 @@ pub fn severity(severity: Severity) -> &'static str {
     }
 }
 
-/// `GET /v1/services`: in the order of the configuration's slots.
+/// `GET /v1/services`: in the order of the configuration's slots; removed ones as long as they have sessions.
 pub async fn services(plane: &ControlPlane) -> Result<Vec<view::Service>, Refusal> {
     let records = real_server_records(plane).await?;
     let running = plane.running();
@@ -119,18 +130,19 @@ pub async fn services(plane: &ControlPlane) -> Result<Vec<view::Service>, Refusa
         .services
         .iter()
         .flatten()
-        .map(|service| one_service(&running, service, &records))
+        .filter_map(|service| one_service(&running, service, &records))
         .collect())
 }
 
 /// `GET /v1/services/{name}`.
 pub async fn service(plane: &ControlPlane, name: &str) -> Result<view::Service, Refusal> {
+    let records = real_server_records(plane).await?;
     let running = plane.running();
-    let found = running.snapshot.services.iter().flatten().find(|service| service.name == name);
-    let service = found.ok_or_else(|| {
+    let mut services = running.snapshot.services.iter().flatten();
+    let found = services.find(|service| service.name == name);
+    found.and_then(|service| one_service(&running, service, &records)).ok_or_else(|| {
         Refusal::NotFound(format!("There is no service {name:?}; GET /v1/services lists those there are."))
-    })?;
-    Ok(one_service(&running, service, &real_server_records(plane).await?))
+    })
 }
 
 type RealServerRecords = HashMap<RealServerId, Totals>;
@@ -171,7 +183,12 @@ async fn real_server_records(plane: &ControlPlane) -> Result<RealServerRecords, 
     Ok(sums)
 }
 
-fn one_service(running: &Running, service: &snapshot::Service, records: &RealServerRecords) -> view::Service {
+/// A service; `None` if it was removed and nothing is left of it.
+fn one_service(
+    running: &Running,
+    service: &snapshot::Service,
+    records: &RealServerRecords,
+) -> Option<view::Service> {
     let all = &running.snapshot.real_servers;
     let listed = service.real_servers.iter().filter_map(|id| all.get(id.index())?.as_ref());
     let totals = |server: &snapshot::RealServer| records.get(&server.id).copied().unwrap_or_default();
@@ -180,20 +197,26 @@ fn one_service(running: &Running, service: &snapshot::Service, records: &RealSer
         let Totals { sessions_active, sessions_inactive, .. } = totals(server);
         server.service == service.id && server.removed && sessions_active + sessions_inactive > 0
     });
-    let real_servers = listed
-        .filter(|server| !server.removed)
+    let real_servers: Vec<_> = listed
+        // A removed service's numbers may be others' already.
+        .filter(|server| server.service == service.id && !server.removed)
         .chain(removed)
         .map(|server| real_server(server, totals(server)))
         .collect();
-    view::Service {
+    let gone = entry(running, &service.name).is_none();
+    if gone && real_servers.is_empty() {
+        return None;
+    }
+    Some(view::Service {
         name: service.name.clone(),
+        removed: gone,
         protocol: protocol(service.protocol).to_owned(),
         listen: service.listen.iter().map(listener).collect(),
         scheduler: configured(running, &service.name, "scheduler", ""),
         local_pool: pool_name(running, service.local_pool),
         client_address: configured(running, &service.name, "client_address", "none"),
         real_servers,
-    }
+    })
 }
 
 fn real_server(server: &snapshot::RealServer, totals: Totals) -> view::RealServer {
@@ -221,10 +244,14 @@ fn real_server(server: &snapshot::RealServer, totals: Totals) -> view::RealServe
 
 /// A service's setting as the configuration's document has it: what the workers need of it is not text.
 fn configured(running: &Running, service: &str, key: &str, default: &str) -> String {
-    let services = running.document.get("service").and_then(Value::as_array);
-    let entry = services.and_then(|all| all.iter().find(|entry| entry["name"] == service));
-    let value = entry.and_then(|entry| entry.get(key)).and_then(Value::as_str);
+    let value = entry(running, service).and_then(|entry| entry.get(key)).and_then(Value::as_str);
     value.unwrap_or(default).to_owned()
+}
+
+/// What the configuration's document says of a service.
+fn entry<'r>(running: &'r Running, service: &str) -> Option<&'r Value> {
+    let services = running.document.get("service").and_then(Value::as_array)?;
+    services.iter().find(|entry| entry["name"] == service)
 }
 
 fn listener(listener: &snapshot::Listener) -> String {
@@ -273,33 +300,51 @@ pub async fn pools(plane: &ControlPlane) -> Result<Vec<view::Pool>, Refusal> {
     let snapshot = plane.running().snapshot;
     let pool = |pool: &snapshot::LocalPool| {
         let own: Vec<_> = records.iter().filter(|record| record.pool == pool.id).collect();
-        view::Pool {
+        let by_address = by_address(&snapshot, pool, &addresses);
+        // A configured one has addresses.
+        let removed = pool.addresses.is_empty();
+        (!removed || !by_address.is_empty()).then(|| view::Pool {
             name: pool.name.clone(),
+            removed,
             port: snapshot.ports.get(pool.port.index()).map_or_else(String::new, |port| port.name.clone()),
             addresses: pool.addresses.len(),
             l4_ports: format!("{}-{}", pool.port_first, pool.port_last),
             leased: own.iter().map(|record| u64::from(record.leased)).sum(),
             resting: own.iter().map(|record| u64::from(record.resting)).sum(),
-            by_address: by_address(pool, &addresses),
+            by_address,
             by_real_server: by_real_server(&own),
-        }
+        })
     };
-    Ok(snapshot.pools.iter().flatten().map(pool).collect())
+    Ok(snapshot.pools.iter().flatten().filter_map(pool).collect())
 }
 
-fn by_address(pool: &snapshot::LocalPool, records: &[LocalAddressRecord]) -> Vec<view::AddressUse> {
-    let mut sums: BTreeMap<Address, [u64; 2]> = pool.addresses.iter().map(|&lip| (lip, [0; 2])).collect();
+/// The pool's addresses, and those that left it and have leases.
+fn by_address(
+    snapshot: &snapshot::Snapshot,
+    pool: &snapshot::LocalPool,
+    records: &[LocalAddressRecord],
+) -> Vec<view::AddressUse> {
+    let use_of = |address: Address, removed| view::AddressUse {
+        address: address.to_string(),
+        removed,
+        leased: 0,
+        resting: 0,
+    };
+    let mut uses: BTreeMap<Address, view::AddressUse> =
+        pool.addresses.iter().map(|&lip| (lip, use_of(lip, false))).collect();
+    let ours = |lip: &Address| {
+        snapshot.owned.get(lip).is_some_and(|owned| owned.role == snapshot::Role::Local(pool.id))
+    };
     for record in records {
-        if let Some(sum) = sums.get_mut(&record.address) {
-            *sum = [sum[0] + u64::from(record.leased), sum[1] + u64::from(record.resting)];
+        if record.leased > 0 && ours(&record.address) {
+            uses.entry(record.address).or_insert_with(|| use_of(record.address, true));
+        }
+        if let Some(sum) = uses.get_mut(&record.address) {
+            sum.leased += u64::from(record.leased);
+            sum.resting += u64::from(record.resting);
         }
     }
-    let view = |(lip, [leased, resting]): (Address, [u64; 2])| view::AddressUse {
-        address: lip.to_string(),
-        leased,
-        resting,
-    };
-    sums.into_iter().map(view).collect()
+    uses.into_values().collect()
 }
 
 fn by_real_server(records: &[&LeaseRecord]) -> Vec<view::DestinationUse> {
@@ -342,13 +387,14 @@ pub(super) fn seconds(ticks: u32) -> f64 {
     f64::from(ticks) / f64::from(Tick::PER_SECOND)
 }
 
-fn mac(mac: [u8; 6]) -> String {
+pub(super) fn mac(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, PortFacts, Slots};
 
     #[test]
     fn every_counter_of_a_worker_is_in_its_view() {
@@ -357,6 +403,84 @@ mod tests {
         for counter in Counter::ALL {
             assert!(view.get(counter.name()).is_some(), "{} is missing in view::Worker", counter.name());
         }
+    }
+
+    const HEAD: &str = r#"
+        port = [{ name = "lan", device = "net_af_packet0,iface=lan", addresses = ["10.2.0.254/24"] }]
+        local_pool = [
+            { name = "p", port = "lan", addresses = ["10.2.0.100"] },
+            { name = "q", port = "lan", addresses = ["10.2.0.110-10.2.0.111"] },
+        ]
+    "#;
+
+    fn service_of(name: &str, vip: u8, server: u8) -> String {
+        format!(
+            "[[service]]\nname = \"{name}\"\nlisten = \"10.2.0.{vip}:80\"\nprotocol = \"tcp\"\nlocal_pool = \"p\"\n\
+             real_server = [{{ address = \"10.2.0.{server}:80\" }}, {{ address = \"10.2.0.{}:80\" }}]\n",
+            server + 1
+        )
+    }
+
+    fn running_of(slots: &mut Slots, text: &str) -> Running {
+        let config = config::parse(text).unwrap();
+        let facts = PortFacts { mac: [2; 6], mtu: 1500, checksum_offload: false, partial_checksums: false };
+        let (snapshot, next) = slots.apply(&config, &[facts], Default::default()).unwrap();
+        *slots = next;
+        Running {
+            snapshot: snapshot.into(),
+            document: serde_json::to_value(&config.document).unwrap().into(),
+            toml: "".into(),
+            routes: [].into(),
+        }
+    }
+
+    #[test]
+    fn a_removed_service_is_marked_and_goes_with_its_last_session() {
+        let mut slots = Slots::new();
+        let (web, api) = (service_of("web", 200, 11), service_of("api", 201, 21));
+        running_of(&mut slots, &format!("{HEAD}{web}"));
+        running_of(&mut slots, HEAD);
+        // The first real server keeps a session, the second one's number goes to api.
+        slots.retire(|id| id == RealServerId(0), |_, _| false);
+        let running = running_of(&mut slots, &format!("{HEAD}{api}"));
+        assert_eq!(running.snapshot.real_servers[1].as_ref().unwrap().service.index(), 1);
+        let web = running.snapshot.services[0].as_ref().unwrap();
+        let busy = Totals { sessions_active: 1, ..Totals::default() };
+        let all: RealServerRecords = (0..3).map(|id| (RealServerId(id), busy)).collect();
+        let shown = one_service(&running, web, &all).unwrap();
+        assert!(shown.removed);
+        let servers: Vec<_> =
+            shown.real_servers.iter().map(|server| (server.address.as_str(), server.state)).collect();
+        assert_eq!(servers, [("10.2.0.11:80", view::RealServerState::Removed)], "and none of api's");
+        assert_eq!(one_service(&running, web, &RealServerRecords::new()), None);
+        let api = running.snapshot.services[1].as_ref().unwrap();
+        assert!(!one_service(&running, api, &RealServerRecords::new()).unwrap().removed);
+    }
+
+    #[test]
+    fn local_addresses_that_left_a_pool_are_marked_as_long_as_they_have_leases() {
+        let mut slots = Slots::new();
+        running_of(&mut slots, HEAD);
+        let fewer = HEAD.replace("-10.2.0.111", "").replace("{ name = \"p\"", "#\n{ name = \"p\"");
+        let without_p: String =
+            fewer.lines().filter(|line| !line.contains("\"p\"")).collect::<Vec<_>>().join("\n");
+        let running = running_of(&mut slots, &without_p);
+        let record = |last: u8, leased| LocalAddressRecord {
+            address: Address::from_v4([10, 2, 0, last]),
+            pool: None,
+            leased,
+            resting: 1,
+        };
+        let records = [record(100, 5), record(100, 2), record(110, 0), record(111, 3)];
+        let shown = |pool: usize, records: &[LocalAddressRecord]| {
+            let pool = running.snapshot.pools[pool].as_ref().unwrap();
+            let uses = by_address(&running.snapshot, pool, records);
+            uses.into_iter().map(|u| (u.address, u.removed, u.leased)).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(0, &records), [("10.2.0.100".to_owned(), true, 7)]);
+        let q = [("10.2.0.110".to_owned(), false, 0), ("10.2.0.111".to_owned(), true, 3)];
+        assert_eq!(shown(1, &records), q);
+        assert_eq!(shown(0, &[]), []);
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Configuration for RunningConfiguration {
         Ok(Arc::new(snapshot))
     }
 
+    fn warnings(&self) -> Vec<Fault> {
+        let config = self.prepared.as_ref().map_or(&self.config, |(config, _)| config);
+        config.warnings.iter().map(fault).collect()
+    }
+
     fn commit(&mut self) {
         if let Some((config, slots)) = self.prepared.take() {
             (self.config, self.slots) = (config, slots);
@@ -102,11 +107,16 @@ impl Configuration for RunningConfiguration {
         self.slots.has_removed()
     }
 
-    fn retire(&mut self, in_use: &InUse) {
+    fn retire(&mut self, in_use: &InUse) -> usize {
         self.slots.retire(
             |real_server| in_use.real_servers.contains(&real_server),
             |_, address| in_use.local_addresses.contains(address),
-        );
+        )
+    }
+
+    fn again(&self) -> Result<Arc<Snapshot>, Refusal> {
+        let snapshot = self.slots.again(&self.config, &self.facts, self.steering.clone());
+        snapshot.map(Arc::new).map_err(|error| Refusal::Conflict(format!("Nothing was changed: {error}.")))
     }
 
     fn save(&mut self) -> Result<PathBuf, Refusal> {
@@ -117,9 +127,11 @@ impl Configuration for RunningConfiguration {
     }
 }
 
+fn fault(mistake: &Mistake) -> Fault {
+    Fault::new(&*mistake.path, format!("{}; {}", mistake.problem, mistake.hint))
+}
+
 fn refusal(error: ConfigError) -> Refusal {
-    let fault =
-        |mistake: &Mistake| Fault::new(&*mistake.path, format!("{}; {}", mistake.problem, mistake.hint));
     match error {
         ConfigError::Mistakes(mistakes) => Refusal::Invalid(mistakes.0.iter().map(fault).collect()),
         error @ ConfigError::Read { .. } => Refusal::File(format!("{error}.")),
@@ -154,6 +166,7 @@ fn replace_file(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Address;
     use serde_json::json;
 
     const TEXT: &str = r#"
@@ -247,6 +260,29 @@ weight = 100
         assert!(running.has_removed());
         running.retire(&InUse::default());
         assert!(!running.has_removed());
+    }
+
+    #[test]
+    fn a_local_address_is_given_back_when_nothing_leaves_from_it_any_more() {
+        let (_directory, mut running) = running();
+        let snapshot = running.prepare(Desired::Toml(TEXT.replace("-10.2.0.115", "-10.2.0.114"))).unwrap();
+        running.commit();
+        let gone: Address = "10.2.0.115".parse::<std::net::IpAddr>().unwrap().into();
+        assert!(snapshot.owned.contains_key(&gone));
+        assert_eq!(running.retire(&InUse { local_addresses: [gone].into(), ..InUse::default() }), 0);
+        assert_eq!(running.retire(&InUse::default()), 1);
+        let again = running.again().unwrap();
+        assert!(!again.owned.contains_key(&gone));
+        assert_eq!(again.generation, snapshot.generation, "the configuration is the same");
+    }
+
+    #[test]
+    fn warnings_are_those_of_what_was_prepared() {
+        let (_directory, mut running) = running();
+        assert_eq!(running.warnings(), []);
+        running.prepare(Desired::Toml(TEXT.replace("weight = 100", "weight = 0"))).unwrap();
+        assert_eq!(running.warnings()[0].path, "service[0].real_server");
+        assert!(running.warnings()[0].message.contains("drained"), "{:?}", running.warnings());
     }
 
     #[test]

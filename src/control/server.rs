@@ -42,6 +42,8 @@ pub const CONNECTIONS_MAX: usize = 128;
 /// Time for a request's header, for its body, and without progress.
 pub const REQUEST_TIME: Duration =
     if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
+/// Time between two looks for what control has to do unasked.
+const HOUSE_KEEPING: Duration = Duration::from_secs(2);
 /// How long requests that are being worked on may take after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -113,6 +115,7 @@ pub async fn serve(
     let socket = UnixListener::from_std(listener.socket()?)?;
     let metrics = metrics.map(TcpListener::from_std).transpose()?;
     let scraped = Scraped { router: api::metrics_router(plane.clone()), open: Arc::default() };
+    let house = tokio::spawn(keep_house(plane.clone()));
     let router = api::router(plane);
     let open = Arc::new(Connections::default());
     let mut shutdown = pin!(shutdown);
@@ -129,6 +132,7 @@ pub async fn serve(
             sleep(Duration::from_millis(50)).await;
         }
     }
+    house.abort();
     drop((socket, metrics, listener));
     let until = Instant::now() + FAREWELL;
     loop {
@@ -138,6 +142,13 @@ pub async fn serve(
             return Ok(());
         }
         sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn keep_house(plane: Arc<ControlPlane>) {
+    loop {
+        sleep(HOUSE_KEEPING).await;
+        plane.keep_house().await;
     }
 }
 

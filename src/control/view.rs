@@ -107,6 +107,28 @@ pub struct Worker {
     pub sessions_created: u64,
     /// sessions ended
     pub sessions_expired: u64,
+    /// finished sessions that gave their local port to a new one because no other was free
+    pub leases_taken_over: u64,
+    /// segments that told the real server the client's address
+    pub toa_sent: u64,
+    /// segments without TOA because the TCP options had no room for it
+    pub toa_no_option_room: u64,
+    /// segments without TOA because they would have exceeded the MTU
+    pub toa_no_mtu_room: u64,
+    /// bare ACKs with TOA sent ahead of such segments
+    pub toa_ahead: u64,
+    /// resets and ICMP errors not sent because of `refusal.per_second`
+    pub refusals_limited: u64,
+    /// messages in which another host claimed an address of the gateway
+    pub address_conflicts: u64,
+    /// announcements of own addresses in answer to such claims
+    pub address_defences: u64,
+    /// announcements of own addresses not sent for want of room
+    pub announcements_lost: u64,
+    /// what was learned of neighbours and did not reach another worker, whose ring was full
+    pub neighbour_facts_lost: u64,
+    /// ARP and ND messages not sent for want of a buffer
+    pub neighbour_buffers_missing: u64,
     /// bursts that were not empty
     pub bursts: u64,
     /// packets per burst that was not empty, since start
@@ -128,6 +150,9 @@ pub struct Worker {
 pub struct Service {
     /// its name
     pub name: String,
+    /// whether it is gone from the configuration and only its last sessions are left; absent if not
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub removed: bool,
     /// `tcp` or `udp`
     pub protocol: String,
     /// where clients connect to: `address:port` or `address:first-last`
@@ -259,6 +284,9 @@ pub struct Route {
 pub struct Pool {
     /// its name
     pub name: String,
+    /// whether it is gone from the configuration and only its last leases are left; absent if not
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub removed: bool,
     /// the port behind whose subnet its addresses lie
     pub port: String,
     /// number of local addresses
@@ -269,7 +297,7 @@ pub struct Pool {
     pub leased: u64,
     /// ports given back that still rest
     pub resting: u64,
-    /// use per local address, all destinations together
+    /// use per local address, all destinations together; removed ones as long as they have leases
     pub by_address: Vec<AddressUse>,
     /// use per destination; a destination is full on its own
     pub by_real_server: Vec<DestinationUse>,
@@ -280,6 +308,9 @@ pub struct Pool {
 pub struct AddressUse {
     /// the local address
     pub address: String,
+    /// whether it is gone from the pool and only its last leases are left; absent if not
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub removed: bool,
     /// leases held, finished sessions included
     pub leased: u64,
     /// ports given back that still rest
@@ -323,6 +354,9 @@ pub struct Drop {
 pub struct Applied {
     /// the generation that now runs
     pub generation: u64,
+    /// what is probably not meant in it; absent if nothing is
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<Fault>,
 }
 
 /// Where the running configuration was saved.

@@ -25,6 +25,8 @@ pub enum Pages {
     Reserved,
     /// Huge pages as the kernel has them (`madvise`), else small ones.
     Transparent,
+    /// Pages of the size the kernel gives unasked: for what is sparsely used.
+    Small,
 }
 
 /// What kind of pages an array got.
@@ -34,7 +36,7 @@ pub enum PageKind {
     Reserved,
     /// the kernel was advised to use huge pages and does so as far as it has them
     Transparent,
-    /// the kernel was built without transparent huge pages
+    /// the kernel was built without transparent huge pages, or was not asked for them
     Small,
 }
 
@@ -106,10 +108,12 @@ impl<T: FromZeros> HugeArray<T> {
             None => {
                 let (mapping, start) = Mapping::lazy(bytes)
                     .map_err(|errno| MapError::Refused { mebibytes: bytes.div_ceil(1 << 20), errno })?;
-                // SAFETY: `start` and `bytes` lie inside the mapping made above; the advice changes no
-                // contents.
-                let advised = unsafe { madvise(start.cast(), bytes, MmapAdvise::MADV_HUGEPAGE) };
-                (mapping, start, if advised.is_ok() { PageKind::Transparent } else { PageKind::Small })
+                let advised = pages != Pages::Small && {
+                    // SAFETY: `start` and `bytes` lie inside the mapping made above; the advice changes no
+                    // contents.
+                    unsafe { madvise(start.cast(), bytes, MmapAdvise::MADV_HUGEPAGE) }.is_ok()
+                };
+                (mapping, start, if advised { PageKind::Transparent } else { PageKind::Small })
             }
         };
         Ok(HugeArray { elements: start.cast(), len, _mapping: mapping, kind, owned: PhantomData })
@@ -211,7 +215,7 @@ mod tests {
 
     #[test]
     fn begins_as_zeros_and_keeps_what_is_written() {
-        for pages in [Pages::Reserved, Pages::Transparent] {
+        for pages in [Pages::Reserved, Pages::Transparent, Pages::Small] {
             let mut array = HugeArray::<[u64; 8]>::new(100_000, pages).unwrap();
             assert_eq!(array.len(), 100_000);
             assert_eq!(array.as_ptr().align_offset(HUGE_PAGE), 0);

@@ -9,14 +9,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrayvec::ArrayVec;
-
-use super::{BURST_MAX, Eal, Mbuf, log, sys, system};
+use super::{Eal, Mbuf, log, sys, system};
 
 /// Buffers that a thread's cache takes from the pool at once; it holds one and a half times as many.
-const CACHE_SIZE: u32 = 256;
-/// Data room that carries every frame up to an MTU of 1500 and is what drivers expect at least.
-const DATA_ROOM_USUAL: u16 = 2048;
+pub const CACHE_SIZE: u32 = 256;
+/// Bytes of a buffer in front of the packet.
+pub const HEADROOM: u16 = sys::MBUF_HEADROOM;
+/// Bytes of a buffer besides its data room: header of the pool, padded to a cache line, and structure.
+pub const BUFFER_HEADER: u64 = 64 + sys::MBUF_SIZE as u64;
 
 /// Why a pool could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -39,46 +39,8 @@ pub enum PoolError {
     },
 }
 
-/// The buffers that a configuration needs at the same time: the sum of all places where one can be.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct PoolDemand {
-    /// what the devices hold, all together ([`super::Device::buffers_held`])
-    pub devices: u32,
-    /// workers
-    pub workers: u32,
-    /// ports, each of which every worker has a transmit buffer for
-    pub ports: u32,
-    /// packets that may wait in all hand-off rings together
-    pub hand_off: u32,
-    /// packets that may wait for neighbours, all workers together
-    pub held: u32,
-}
-
-impl PoolDemand {
-    /// Buffers that are enough in the worst case, caches included.
-    pub fn buffers(&self) -> u32 {
-        let burst = BURST_MAX as u32;
-        // A burst in work, one per transmit buffer, and a cache; control's thread has a cache too.
-        let per_worker = burst + self.ports * burst + CACHE_SIZE * 3 / 2;
-        self.devices + self.workers * per_worker + CACHE_SIZE * 3 / 2 + self.hand_off + self.held
-    }
-
-    /// Bytes that the buffers take with their headers, roughly.
-    pub fn bytes(&self, data_room: u16) -> u64 {
-        bytes(self.buffers(), data_room)
-    }
-}
-
-/// The data room, headroom included, of buffers that carry a frame of an MTU in one piece.
-pub fn data_room(mtu: u16) -> u16 {
-    // Ethernet header, two VLAN tags, checksum.
-    let frame = mtu.saturating_add(sys::ETHER_OVERHEAD + 8).max(DATA_ROOM_USUAL);
-    frame.saturating_add(sys::MBUF_HEADROOM).checked_next_multiple_of(64).unwrap_or(u16::MAX)
-}
-
 fn bytes(count: u32, data_room: u16) -> u64 {
-    // Each object: header of the pool, padded to a cache line, structure, data.
-    u64::from(count) * (64 + sys::MBUF_SIZE as u64 + u64::from(data_room))
+    u64::from(count) * (BUFFER_HEADER + u64::from(data_room))
 }
 
 /// A pool of packet buffers, alive as long as any clone, port or queue is.
@@ -139,21 +101,6 @@ impl Mempool {
         Some(unsafe { Mbuf::from_raw(buffer) })
     }
 
-    /// Fills `packets` up with empty packets; false and unchanged if the pool has not as many.
-    pub fn allocate_bulk<const N: usize>(&self, packets: &mut ArrayVec<Mbuf, N>) -> bool {
-        let (have, more) = (packets.len(), packets.remaining_capacity());
-        // SAFETY: `more` slots behind the elements are ours to write, and an Mbuf is a pointer.
-        let result = unsafe {
-            let slots = packets.as_mut_ptr().add(have).cast::<*mut sys::rte_mbuf>();
-            sys::shim_mbuf_alloc_bulk(self.as_ptr(), slots, more as u32)
-        };
-        if result == 0 {
-            // SAFETY: all of them were written.
-            unsafe { packets.set_len(have + more) };
-        }
-        result == 0
-    }
-
     /// Buffers of the pool.
     pub fn count(&self) -> u32 {
         self.0.count
@@ -202,34 +149,4 @@ fn remedy(eal: &Eal, need_mib: u64) -> String {
     }
     let free_mib: u64 = system::huge_pages().iter().map(|pages| pages.free * pages.size_kib / 1024).sum();
     format!("{free_mib} MiB of hugepages are free: reserve more (/proc/sys/vm/nr_hugepages)")
-}
-
-/// Frees packets many at a time.
-pub(super) fn free_bulk<const N: usize>(packets: &mut ArrayVec<Mbuf, N>) {
-    let count = packets.len();
-    // SAFETY: the vector is emptied before its elements, which are pointers to packets that we own, are given away.
-    unsafe {
-        packets.set_len(0);
-        sys::rte_pktmbuf_free_bulk(packets.as_mut_ptr().cast(), count as u32);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_demand_counts_every_place_a_packet_can_be() {
-        let demand = PoolDemand { devices: 4096, workers: 2, ports: 2, hand_off: 2048, held: 128 };
-        assert_eq!(demand.buffers(), 4096 + 2 * (32 + 64 + 384) + 384 + 2048 + 128);
-    }
-
-    #[test]
-    fn data_rooms_hold_the_mtu_and_the_headroom() {
-        assert_eq!(data_room(1500), 2048 + 128);
-        assert_eq!(data_room(576), 2048 + 128);
-        assert!(data_room(9000) >= 9000 + 18 + 8 + 128);
-        assert_eq!(data_room(9000) % 64, 0);
-        assert_eq!(data_room(u16::MAX), u16::MAX);
-    }
 }

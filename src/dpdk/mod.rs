@@ -35,7 +35,7 @@ pub use device::{Capabilities, Device, DeviceError};
 pub use eal::{Eal, EalError, version};
 pub use lcore::{LcoreError, WorkerThread, allowed_cores};
 pub use mbuf::Mbuf;
-pub use mempool::{Mempool, PoolDemand, PoolError, data_room};
+pub use mempool::{BUFFER_HEADER, CACHE_SIZE, HEADROOM, Mempool, PoolError};
 pub use port::{Link, Port, PortError, PortFeatures, PortSettings, PortStats, Rss, StartedPort};
 pub use queue::{RxQueue, TxQueue};
 pub use system::huge_pages_are_reserved;

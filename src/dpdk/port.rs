@@ -548,6 +548,6 @@ mod tests {
     fn scatter_is_for_frames_larger_than_a_buffer() {
         assert!(!needs_scatter(1500, 2176));
         assert!(needs_scatter(9000, 2176));
-        assert!(!needs_scatter(9000, super::super::data_room(9000)));
+        assert!(!needs_scatter(9000, 9000 + 18 + 8 + 128));
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::mempool::free_bulk;
 use super::port::Started;
 use super::{BURST_MAX, Mbuf, sys};
 
@@ -83,13 +82,5 @@ impl TxQueue {
             packets.set_len(have - sent);
             sent
         }
-    }
-
-    /// Frees what the device did not take, many at a time; how many.
-    #[cold]
-    pub fn discard<const N: usize>(&mut self, packets: &mut ArrayVec<Mbuf, N>) -> usize {
-        let count = packets.len();
-        free_bulk(packets);
-        count
     }
 }

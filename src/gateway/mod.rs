@@ -24,6 +24,7 @@ use rand::rngs::SysRng;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::clock::Tick;
+use crate::config::buffers::HELD_MAX;
 use crate::config::{BuildError, Config, HugePages, Idle, PortFacts, Requirements};
 use crate::control::{self, ControlPlane, ControlThread, ListenerConfig, RunningConfiguration, WorkerHandle};
 use crate::dpdk::{
@@ -31,22 +32,19 @@ use crate::dpdk::{
 };
 use crate::id::{PortId, WorkerId};
 use crate::path::neighbour::NeighbourConfig;
-use crate::path::{Engine, ShardConfig};
+use crate::path::{Engine, ShardConfig, ShardError};
 use crate::service::snapshot::Snapshot;
-use crate::session::TableError;
 use crate::steering::{Steering, SteeringError};
 use crate::worker::mailbox::{WorkerEnd, mailbox};
 use crate::worker::published::Published;
 use crate::worker::{IdlePolicy, Outlet, Ring, Worker};
 
 pub use cores::Cores;
-use ports::{DeviceLinks, HELD_MAX, Queues};
+use ports::{DeviceLinks, Queues};
 use runtime::{Buffers, Dpdk};
 
 /// Entries of the table that spreads flows over workers; the size that most NICs have at least.
 const RETA_LEN: usize = 128;
-/// Sessions of one worker that others may keep for it.
-const GUESTS_MAX: usize = 65_536;
 /// ARP and ND messages that a worker acts on per second.
 const NEIGHBOUR_MESSAGES_PER_SECOND: u32 = 2_000;
 
@@ -68,9 +66,9 @@ pub enum StartError {
     /// see [`LcoreError`]
     #[error(transparent)]
     Lcore(#[from] LcoreError),
-    /// see [`TableError`]
+    /// see [`ShardError`]
     #[error(transparent)]
-    Table(#[from] TableError),
+    Shard(#[from] ShardError),
     /// see [`SteeringError`]
     #[error(transparent)]
     Steering(#[from] SteeringError),
@@ -183,7 +181,12 @@ impl Gateway {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let wanted = control::Wanted::Whole(control::Desired::File);
         match runtime.block_on(self.plane.change(wanted, false)) {
-            Ok(applied) => tracing::info!(generation = applied.generation, "configuration reloaded"),
+            Ok(applied) => {
+                for warning in &applied.warnings {
+                    tracing::warn!("{}: {}", warning.path, warning.message);
+                }
+                tracing::info!(generation = applied.generation, "configuration reloaded");
+            }
             Err(refusal) => tracing::error!("configuration not reloaded: {}", refusal),
         }
     }
@@ -245,12 +248,22 @@ fn entropy<const N: usize>() -> Result<[u8; N], StartError> {
 /// The secret behind the sequence numbers toward real servers (RFC 6528 §3): the same for every start since the machine
 /// booted, so that a restarted gateway continues the numbers that real servers in TIME_WAIT remember; different after
 /// each boot and on each machine, and nothing that a remote host could know.
-fn isn_secret() -> [u8; 16] {
-    let mut hasher = SipHasher24::new();
-    for path in ["/proc/sys/kernel/random/boot_id", "/etc/machine-id"] {
-        hasher.write(&std::fs::read(path).unwrap_or_default());
+///
+/// Where the kernel does not name the boot, the secret is drawn: a restart then begins the numbers anew.
+fn isn_secret() -> Result<[u8; 16], StartError> {
+    let read = |path| std::fs::read(path).unwrap_or_default();
+    match isn_secret_of(&read("/proc/sys/kernel/random/boot_id"), &read("/etc/machine-id")) {
+        Some(secret) => Ok(secret),
+        None => entropy(),
     }
-    hasher.finish128().as_bytes()
+}
+
+/// `None` if the boot has no name: that of the machine alone is the same for ever, and may be nothing too.
+fn isn_secret_of(boot: &[u8], machine: &[u8]) -> Option<[u8; 16]> {
+    let mut hasher = SipHasher24::new();
+    hasher.write(boot);
+    hasher.write(machine);
+    (!boot.is_empty()).then(|| hasher.finish128().as_bytes())
 }
 
 fn facts(port: &dpdk::Port, checksum_offload: bool) -> PortFacts {
@@ -276,7 +289,7 @@ fn start_workers(
     let rings: Vec<Ring<dpdk::Mbuf>> =
         (0..count).map(|_| Arc::new(ArrayQueue::new(config.dataplane.hand_off_ring as usize))).collect();
     let clock = Clock::calibrate();
-    let isn_secret = isn_secret();
+    let isn_secret = isn_secret()?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = Workers { stop: stop.clone(), threads: Vec::new() };
     let mut handles = Vec::new();
@@ -327,8 +340,7 @@ fn shard_config(config: &Config, worker: u16, isn_secret: [u8; 16]) -> Result<Sh
         huge_pages: dataplane.huge_pages != HugePages::Off,
         lease_books_max: requirements.lease_books_max as usize,
         destinations_max: requirements.lease_destinations_max as usize,
-        guests_max: GUESTS_MAX.min(dataplane.sessions_per_worker() as usize),
-        refusals_per_second: config.refusal.per_second,
+        guests_max: requirements.guests_max as usize,
         neighbours: NeighbourConfig {
             capacity: neighbours.entries_max,
             reachable_ticks: neighbours.reachable_secs * Tick::PER_SECOND,
@@ -384,5 +396,21 @@ impl Seat {
         let _ = tell.send(Ok(()));
         worker.run(stop);
         drop(thread);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_name_of_the_boot_no_secret_is_made_of_it() {
+        assert_eq!(isn_secret_of(b"", b"machine"), None);
+        assert_eq!(isn_secret_of(b"", b""), None);
+        let secret = isn_secret_of(b"boot", b"machine").unwrap();
+        assert_eq!(isn_secret_of(b"boot", b"machine"), Some(secret), "the same after a restart");
+        assert_ne!(isn_secret_of(b"boat", b"machine"), Some(secret));
+        assert!(isn_secret_of(b"boot", b"").is_some_and(|alone| alone != secret));
+        assert_ne!(entropy::<16>().unwrap(), entropy::<16>().unwrap());
     }
 }

@@ -6,11 +6,10 @@
 
 use std::sync::Arc;
 
+use crate::config::buffers::{self, BufferDemand};
 use crate::config::{Config, Port as PortConfig, Steering as SteeringMode};
 use crate::control::view;
-use crate::dpdk::{
-    self, Device, Eal, Mempool, PoolDemand, Port, PortSettings, Rss, RxQueue, StartedPort, TxQueue, data_room,
-};
+use crate::dpdk::{self, Device, Eal, Mempool, Port, PortSettings, Rss, RxQueue, StartedPort, TxQueue};
 use crate::id::{PortId, WorkerId};
 use crate::steering::Steering;
 use crate::worker::TxPort;
@@ -18,8 +17,11 @@ use crate::worker::TxPort;
 use super::StartError;
 use super::runtime::Dpdk;
 
-/// Packets that may wait for neighbours, per worker.
-pub(super) const HELD_MAX: u16 = 1024;
+// What is counted for `--check` is what DPDK takes.
+const _: () = {
+    assert!(buffers::BURST == dpdk::BURST_MAX as u32 && buffers::CACHE == dpdk::CACHE_SIZE);
+    assert!(buffers::HEADROOM_BYTES == dpdk::HEADROOM && buffers::HEADER_BYTES == dpdk::BUFFER_HEADER);
+};
 
 /// The queues of one worker.
 #[derive(Default)]
@@ -36,24 +38,12 @@ pub(super) fn open(eal: &Eal, config: &Config) -> Result<(Vec<Device>, Mempool),
         .map(|port| Device::probe(eal, port.device.as_str()))
         .collect::<Result<Vec<_>, _>>()?;
     let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
-    let count = config.dataplane.mbufs.unwrap_or_else(|| demand(config, &devices).buffers());
-    let socket = devices.iter().find_map(|device| device.capabilities().numa_socket);
-    let pool = Mempool::create(eal, "fullnat", count, data_room(mtu), socket)?;
-    Ok((devices, pool))
-}
-
-/// Every place where a packet buffer can be at one time.
-fn demand(config: &Config, devices: &[Device]) -> PoolDemand {
-    let dataplane = &config.dataplane;
-    let workers = u32::from(dataplane.workers);
     let held = |(port, device): (&PortConfig, &Device)| device.buffers_held(&settings(config, port, device));
-    PoolDemand {
-        devices: config.ports.iter().zip(devices).map(held).sum(),
-        workers,
-        ports: config.ports.len() as u32,
-        hand_off: if workers > 1 { workers * dataplane.hand_off_ring } else { 0 },
-        held: workers * u32::from(HELD_MAX),
-    }
+    let in_devices = config.ports.iter().zip(&devices).map(held).sum();
+    let count = config.dataplane.mbufs.unwrap_or_else(|| BufferDemand::of(config, in_devices).buffers());
+    let socket = devices.iter().find_map(|device| device.capabilities().numa_socket);
+    let pool = Mempool::create(eal, "fullnat", count, buffers::data_room(mtu), socket)?;
+    Ok((devices, pool))
 }
 
 /// How a port shall run, but for receive-side scaling.

@@ -8,17 +8,18 @@
 //! is the range's ports that are not held. A book without leases is all zero, so that one given back needs no
 //! cleaning, and a fresh one touches only the words it uses.
 //!
-//! All books lie in one arena allocated at start. Taking a port costs a few random
+//! All books lie in one arena mapped at start, whose pages are touched with use. Taking a port costs a few random
 //! numbers and words while a quarter of the ports is free, and beyond that never more than a walk over the summary (16
 //! words for 65,536 ports).
 
 use rand::{Rng, rngs::StdRng};
 
 use super::NONE;
-use super::index::{Chained, Index};
+use super::index::{Chained, Index, room_for};
 use super::range::PortRange;
 use super::ring::{KINDS, Links};
 use super::share::Share;
+use crate::cpu::{HugeArray, Pages};
 use crate::wire::{Address, Protocol};
 
 /// Random ports of the share looked at before the summary is asked, while one in four is free.
@@ -100,6 +101,11 @@ impl BookKey {
     }
 }
 
+/// Words of the summary over so many words of bits.
+pub(super) const fn summary_len(words: usize) -> usize {
+    words.div_ceil(64)
+}
+
 /// The arena of books.
 pub(super) struct Books {
     pub(super) records: Vec<Book>,
@@ -107,24 +113,25 @@ pub(super) struct Books {
     /// books given back, chained by `chain_next`
     spare: u32,
     index: Index,
-    words: Vec<u64>,
+    words: HugeArray<u64>,
     summary_len: usize,
     stride: usize,
 }
 
 impl Books {
-    pub(super) fn new(records_max: usize, share: &Share, hasher: ahash::RandomState) -> Self {
-        let summary_len = share.words().div_ceil(64);
+    /// An empty arena; `None` if there is no memory for it.
+    pub(super) fn new(records_max: usize, share: &Share, hasher: ahash::RandomState) -> Option<Self> {
+        let summary_len = summary_len(share.words());
         let stride = summary_len + share.words();
-        Books {
-            records: Vec::with_capacity(records_max),
+        Some(Books {
+            records: room_for(records_max)?,
             records_max,
             spare: NONE,
-            index: Index::new(records_max, hasher),
-            words: vec![0; records_max * stride],
+            index: Index::new(records_max, hasher)?,
+            words: HugeArray::new(records_max.checked_mul(stride)?, Pages::Small).ok()?,
             summary_len,
             stride,
-        }
+        })
     }
 
     pub(super) fn find(&self, key: &BookKey) -> Option<u32> {

@@ -1,7 +1,7 @@
 //! Destinations: what a pool knows of one (RIP, rport, protocol), above all the books it has there.
 
 use super::NONE;
-use super::index::{Chained, Index};
+use super::index::{Chained, Index, room_for};
 use super::ring::Ring;
 use crate::id::PoolId;
 use crate::wire::{Address, Protocol};
@@ -64,13 +64,14 @@ fn rest(pool: PoolId, protocol: Protocol, rport: u16) -> u64 {
 }
 
 impl Destinations {
-    pub(super) fn new(records_max: usize, hasher: ahash::RandomState) -> Self {
-        Destinations {
-            records: Vec::with_capacity(records_max),
+    /// An empty arena; `None` if there is no memory for it.
+    pub(super) fn new(records_max: usize, hasher: ahash::RandomState) -> Option<Self> {
+        Some(Destinations {
+            records: room_for(records_max)?,
             records_max,
             spare: NONE,
-            index: Index::new(records_max, hasher),
-        }
+            index: Index::new(records_max, hasher)?,
+        })
     }
 
     #[inline(always)]

@@ -17,6 +17,13 @@ pub(super) trait Chained {
     fn set_chain_next(&mut self, next: u32);
 }
 
+/// An empty vector that never grows beyond `len`; `None` if there is no memory for it. Its pages are touched with use.
+pub(super) fn room_for<T>(len: usize) -> Option<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(len).ok()?;
+    Some(room)
+}
+
 /// Heads of chains through records of one arena.
 pub(super) struct Index {
     heads: Box<[u32]>,
@@ -24,9 +31,16 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// An index for up to `records_max` records.
-    pub(super) fn new(records_max: usize, hasher: RandomState) -> Self {
-        Index { heads: vec![NONE; records_max.next_power_of_two()].into_boxed_slice(), hasher }
+    /// An index for up to `records_max` records; `None` if there is no memory for it.
+    pub(super) fn new(records_max: usize, hasher: RandomState) -> Option<Self> {
+        let mut heads = room_for(records_max.next_power_of_two())?;
+        heads.resize(records_max.next_power_of_two(), NONE);
+        Some(Index { heads: heads.into_boxed_slice(), hasher })
+    }
+
+    /// Bytes of an index for up to `records_max` records.
+    pub(super) const fn bytes_for(records_max: u64) -> u64 {
+        records_max.next_power_of_two() * size_of::<u32>() as u64
     }
 
     /// The chain for a key made of an address and 64 further bits.

@@ -17,13 +17,14 @@
 //! Ports are drawn from a ChaCha generator (RFC 6056: not to be guessed); a destination stays on as few LIPs as keeps
 //! them half empty, beginning at a random one, so that memory follows use.
 //!
-//! Everything is allocated at start, untouched memory costs nothing; past the maximum [`LeaseError::BooksFull`]. Books
-//! without leases stay open until their place is needed. Cost of a lease: the destination's line, one or two books'
+//! Everything is allocated at start, untouched memory costs nothing; [`LeaseMemory`] counts it. Books without leases stay
+//! open until their place is needed; when none is left, ports that rest give way; past that [`LeaseError::BooksFull`]. Cost of a lease: the destination's line, one or two books'
 //! lines and one word; bounded when nearly all ports are held (see `book`).
 
 mod book;
 mod destination;
 mod index;
+mod memory;
 mod range;
 mod reclaim;
 mod registry;
@@ -32,6 +33,7 @@ mod ring;
 mod share;
 mod usage;
 
+pub use memory::LeaseMemory;
 pub use reclaim::ReclaimLinks;
 pub use usage::{DestinationUsage, LipUsage, PoolUsage};
 
@@ -59,6 +61,9 @@ const CROWDED: u32 = 16;
 
 /// Idle books looked at to find one that may be closed for another.
 const EVICT_TRIES: usize = 8;
+
+/// Resting ports freed before their time, at most, to get a book for a new lease.
+const WAKE_TRIES: usize = 64;
 
 /// What one worker's pools are made of.
 #[derive(Clone)]
@@ -93,11 +98,25 @@ pub enum LeaseError {
     #[error("all ports of the local pool toward this real server are in use: add addresses to the pool")]
     Exhausted,
     /// No book or destination is left.
-    #[error("too many real servers and local addresses in use at once: raise the number of books")]
+    #[error("too many pairs of local address and real server in use at once: raise dataplane.sessions_max")]
     BooksFull,
     /// The pool has no address of the real server's family.
     #[error("the local pool has no address of the real server's family: add one")]
     NoAddressOfFamily,
+}
+
+/// The kernel refused the memory of a worker's leases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "no memory for leases between {books_max} pairs of local address and real server ({mebibytes} MiB of address space for \
+     one worker): lower dataplane.sessions_max, name the ports of real servers behind wide ranges, or raise the memory \
+     limit (cgroup memory.max, ulimit -v)"
+)]
+pub struct NoMemory {
+    /// books asked for
+    pub books_max: usize,
+    /// the address space they need
+    pub mebibytes: u64,
 }
 
 /// One worker's part of all local pools.
@@ -121,7 +140,20 @@ enum Opening {
 
 impl LocalPools {
     /// Empty pools; [`LocalPools::apply`] makes them known.
-    pub fn new(config: PoolsConfig) -> Self {
+    ///
+    /// # Errors
+    /// The kernel refuses the memory.
+    pub fn new(config: PoolsConfig) -> Result<Self, NoMemory> {
+        let (books_max, destinations_max) = (config.books_max.max(1), config.destinations_max.max(1));
+        let memory = LeaseMemory::of_workers(config.steering.workers());
+        let refused = NoMemory {
+            books_max,
+            mebibytes: memory.bytes(books_max as u64, destinations_max as u64).div_ceil(1 << 20),
+        };
+        LocalPools::try_new(config, books_max, destinations_max).ok_or(refused)
+    }
+
+    fn try_new(config: PoolsConfig, books_max: usize, destinations_max: usize) -> Option<Self> {
         let mut random = StdRng::from_seed(config.seed);
         let mut hasher = || {
             let [a, b, c, d] = std::array::from_fn(|_| random.next_u64());
@@ -129,15 +161,15 @@ impl LocalPools {
         };
         let share = Share::new(config.steering, config.worker);
         let (books_hasher, destinations_hasher) = (hasher(), hasher());
-        LocalPools {
+        Some(LocalPools {
             registry: Registry::default(),
-            destinations: Destinations::new(config.destinations_max.max(1), destinations_hasher),
-            books: Books::new(config.books_max.max(1), &share, books_hasher),
+            destinations: Destinations::new(destinations_max, destinations_hasher)?,
+            books: Books::new(books_max, &share, books_hasher)?,
             idle: Ring::EMPTY,
-            resting: Resting::new(),
+            resting: Resting::new(share.steering.workers())?,
             share,
             random,
-        }
+        })
     }
 
     /// Takes over the pools of a new snapshot. Leases on removed LIPs stay valid until they are given back.
@@ -294,8 +326,8 @@ impl LocalPools {
         let destination = match known {
             Some(id) => id,
             None => {
-                for _ in 0..EVICT_TRIES {
-                    if self.destinations.has_room() || !self.evict(NONE) {
+                for _ in 0..EVICT_TRIES + WAKE_TRIES {
+                    if self.destinations.has_room() || !(self.evict(NONE) || self.wake()) {
                         break;
                     }
                 }
@@ -383,7 +415,7 @@ impl LocalPools {
                 self.attach(book, id);
                 return Opening::Opened;
             }
-            if !self.books.has_room() && !self.evict(id) {
+            if !self.make_room_for(id) {
                 self.destinations.records[id as usize].unopened += 1;
                 return Opening::Full;
             }
@@ -398,6 +430,21 @@ impl LocalPools {
             return Opening::Opened;
         }
         Opening::NoneLeft
+    }
+
+    /// Whether there is room for another book of this destination, made if need be: from a book that is idle, or, if the
+    /// destination has no port otherwise, from ports that rest. Every other book then has a session.
+    fn make_room_for(&mut self, id: u32) -> bool {
+        for _ in 0..WAKE_TRIES {
+            if self.books.has_room() || self.evict(id) {
+                return true;
+            }
+            let has_ports = self.destinations.records[id as usize].open.first().is_some();
+            if has_ports || !self.wake() {
+                return false;
+            }
+        }
+        false
     }
 
     /// Hangs a book that belongs to nobody into a destination's rings, fitted to its pool's range.

@@ -20,12 +20,12 @@ use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::phase::{Observer, Phase};
 use super::plain;
-use super::shard::{Shard, ShardConfig, Turn};
+use super::shard::{Shard, ShardConfig, ShardError, Turn};
 use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
-use crate::session::{Candidate, KeyHash, SessionTable, TableError};
+use crate::session::{Candidate, KeyHash, SessionTable};
 
 /// Packets that travel together.
 pub const BURST: usize = 32;
@@ -61,7 +61,7 @@ impl<P> Flows<P> {
 
 impl<P: Packet> Engine<P> {
     /// Allocates a shard; the only place where memory is taken.
-    pub fn new(config: &ShardConfig, snapshot: Arc<Snapshot>, now: Now) -> Result<Self, TableError> {
+    pub fn new(config: &ShardConfig, snapshot: Arc<Snapshot>, now: Now) -> Result<Self, ShardError> {
         let mut shard = Shard::new(config, snapshot.steering.clone(), now)?;
         shard.apply(&snapshot);
         shard.neighbours.announce_all(OwnAddresses::of(&snapshot), now);

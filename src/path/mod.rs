@@ -50,4 +50,4 @@ mod tcp_translate;
 mod toa_ahead;
 
 pub use engine::{BURST, Engine};
-pub use shard::ShardConfig;
+pub use shard::{ShardConfig, ShardError};

@@ -244,8 +244,8 @@ impl<P: Packet> Shard<P> {
         let pool = turn.snapshot.pools[service.local_pool.index()].as_ref().ok_or(DropReason::NoLocalPort)?;
         match self.pools.lease(pool, protocol, rip, rport) {
             Ok(lease) => return Ok((lease, None)),
-            Err(LeaseError::Exhausted) => {}
-            Err(_) => return Err(DropReason::NoLocalPort),
+            Err(LeaseError::Exhausted | LeaseError::BooksFull) => {}
+            Err(LeaseError::NoAddressOfFamily) => return Err(DropReason::NoLocalPort),
         }
         let Some(finished) = self.pools.reclaim_candidate(service.local_pool, protocol, rip, rport) else {
             return Err(DropReason::NoLocalPort);

@@ -6,6 +6,7 @@
 use super::classify::Place;
 use super::drop_reason::DropReason;
 use super::icmp::write_ip;
+use super::limiter::Rate;
 use super::packet::{Io, Packet};
 use super::parsed::Parsed;
 use super::shard::{Shard, Turn};
@@ -128,7 +129,8 @@ impl<P: Packet> Shard<P> {
         if !turn.snapshot.refuse.answer {
             return false;
         }
-        let admitted = self.refusals.admit(turn.now.tick());
+        let rate = Rate::per_second(turn.snapshot.refuse.per_second).in_bursts_of(10);
+        let admitted = self.refusals.admits(rate, turn.now);
         self.counters.refusals_limited += u64::from(!admitted);
         admitted
     }

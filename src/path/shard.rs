@@ -5,19 +5,20 @@ use std::sync::Arc;
 use super::counters::{PathCounters, RealServerCounters};
 use super::drop_reason::DropReason;
 use super::guests::Guests;
-use super::limiter::Limiter;
+use super::limiter::Bucket;
 use super::neighbour::{NeighbourConfig, NeighbourTable};
 use super::packet::{Io, Packet};
 use super::rewrite::Identification;
 use crate::clock::Now;
-use crate::id::{PortId, WorkerId};
-use crate::local_pool::{LocalPools, PoolsConfig, ReclaimLinks};
+use crate::id::{PortId, ServiceId, WorkerId};
+use crate::local_pool::{LocalPools, NoMemory, PoolsConfig, ReclaimLinks};
 use crate::service::scheduler::SchedulerState;
 use crate::service::snapshot::Snapshot;
 use crate::session::sequence::IsnGenerator;
 use crate::session::wheel::TimerWheel;
 use crate::session::{SessionIndex, SessionTable, TableConfig, TableError, Timeouts};
 use crate::steering::Steering;
+use crate::wire::Address;
 
 /// What a shard is made of; everything is allocated from this at start and nothing grows later.
 #[derive(Clone, Debug)]
@@ -36,14 +37,23 @@ pub struct ShardConfig {
     pub destinations_max: usize,
     /// sessions of this worker that others may keep for it
     pub guests_max: usize,
-    /// own RSTs and ICMP errors per second
-    pub refusals_per_second: u32,
     /// neighbour table
     pub neighbours: NeighbourConfig,
     /// entropy for hashes, port choice and sequence numbers; different for each worker
     pub seed: [u8; 32],
     /// entropy for sequence numbers; the same for all workers
     pub isn_secret: [u8; 16],
+}
+
+/// The kernel refused a shard's memory.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ShardError {
+    /// see [`TableError`]
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// see [`NoMemory`]
+    #[error(transparent)]
+    Leases(#[from] NoMemory),
 }
 
 /// A worker's state. See ARCHITECTURE.md for who touches what.
@@ -57,12 +67,17 @@ pub struct Shard<P> {
     pub(super) guests: Guests,
     pub(super) schedulers: Vec<SchedulerState>,
     pub(super) real_servers: Vec<RealServerCounters>,
+    /// whom the counters of each slot are of
+    counted: Vec<Option<Counted>>,
     pub(super) isn: IsnGenerator,
     pub(super) identification: Identification,
-    pub(super) refusals: Limiter,
+    pub(super) refusals: Bucket,
     pub(super) counters: PathCounters,
     pub(super) default_timeouts: Timeouts,
 }
+
+/// A real server as its counters know it.
+type Counted = (ServiceId, Address, Option<u16>);
 
 /// What a phase needs besides the shard: the configuration, the outside, the time.
 pub(super) struct Turn<'a, I> {
@@ -85,7 +100,7 @@ impl ReclaimLinks for SessionTable {
 }
 
 impl<P: Packet> Shard<P> {
-    pub(super) fn new(config: &ShardConfig, steering: Arc<Steering>, now: Now) -> Result<Self, TableError> {
+    pub(super) fn new(config: &ShardConfig, steering: Arc<Steering>, now: Now) -> Result<Self, ShardError> {
         let mut seed =
             config.seed.chunks_exact(8).map(|lane| u64::from_ne_bytes(lane.try_into().expect("8 bytes")));
         let seed = [(); 4].map(|()| seed.next().expect("four lanes"));
@@ -104,14 +119,15 @@ impl<P: Packet> Shard<P> {
                 books_max: config.lease_books_max,
                 destinations_max: config.destinations_max,
                 seed: config.seed,
-            }),
+            })?,
             neighbours: NeighbourTable::new(config.neighbours),
             guests: Guests::new(config.guests_max),
             schedulers: Vec::new(),
             real_servers: Vec::new(),
+            counted: Vec::new(),
             isn: IsnGenerator::new(config.isn_secret),
             identification: Identification::new(config.worker.0, config.workers),
-            refusals: Limiter::new(config.refusals_per_second, now.tick()),
+            refusals: Bucket::default(),
             counters: PathCounters::default(),
             default_timeouts: Timeouts::default(),
         })
@@ -123,9 +139,18 @@ impl<P: Packet> Shard<P> {
         self.schedulers.resize(services, SchedulerState::new(self.worker, self.workers));
         let real_servers = snapshot.real_servers.len().max(self.real_servers.len());
         self.real_servers.resize_with(real_servers, RealServerCounters::default);
-        for (slot, counters) in self.real_servers.iter_mut().enumerate() {
+        self.counted.resize(real_servers, None);
+        let slots = self.real_servers.iter_mut().zip(&mut self.counted).enumerate();
+        for (slot, (counters, counted)) in slots {
             let real_server = snapshot.real_servers.get(slot).and_then(Option::as_ref);
             counters.removed = real_server.is_none_or(|real_server| real_server.removed);
+            let Some(real_server) = real_server else { continue };
+            let now = (real_server.service, real_server.address, real_server.port);
+            if counted.replace(now).is_some_and(|before| before != now) {
+                // The number is another's now. Sessions of the one before, should there be any, will still end.
+                let RealServerCounters { active, inactive, removed, .. } = *counters;
+                *counters = RealServerCounters { active, inactive, removed, ..Default::default() };
+            }
         }
         self.pools.apply(snapshot);
     }

@@ -1,11 +1,11 @@
 //! What a worker answers to control's letters: a bounded look at its shard.
 
 use super::mailbox::{Answer, Request};
-use super::records::{RealServerRecord, SessionRecord};
+use super::records::{ConflictRecord, RealServerRecord, SessionRecord};
 use crate::clock::Now;
 use crate::id::RealServerId;
 use crate::path::Engine;
-use crate::path::neighbour::NeighbourIndex;
+use crate::path::neighbour::{Conflict, NeighbourIndex};
 use crate::path::packet::Packet;
 use crate::session::SessionIndex;
 
@@ -55,6 +55,14 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
         Request::LinkUp(port) => {
             engine.announce(port, now);
             Answer::Noted
+        }
+        Request::Conflicts(mut page) => {
+            let conflicts = engine.neighbours().conflicts();
+            page.fill(conflicts.len() as u32, |position| {
+                let &Conflict { port, address, mac, .. } = conflicts.get(position as usize)?;
+                Some(ConflictRecord { port, address, mac })
+            });
+            Answer::Conflicts(page)
         }
         Request::RealServers(mut page) => {
             let real_servers = engine.real_servers();

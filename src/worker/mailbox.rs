@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_queue::ArrayQueue;
 
 use super::records::{
-    LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter, SessionRecord,
+    ConflictRecord, LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionFilter,
+    SessionRecord,
 };
 use crate::id::PortId;
 use crate::service::snapshot::Snapshot;
@@ -49,6 +50,8 @@ pub enum Request {
     LinkUp(PortId),
     /// Counters of the real servers, by ascending id.
     RealServers(Page<RealServerRecord>),
+    /// Own addresses that other hosts claim.
+    Conflicts(Page<ConflictRecord>),
 }
 
 /// What a worker answers; each kind belongs to the request of the same name.
@@ -67,6 +70,8 @@ pub enum Answer {
     Noted,
     /// see [`Request::RealServers`]
     RealServers(Page<RealServerRecord>),
+    /// see [`Request::Conflicts`]
+    Conflicts(Page<ConflictRecord>),
 }
 
 /// A bounded part of a table. Control makes it, the worker fills it.

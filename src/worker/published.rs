@@ -7,7 +7,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::path::counters::PathCounters;
 use crate::path::drop_reason::{DropCounters, DropReason};
+use crate::path::neighbour::NeighbourCounters;
 
 /// Whether a number only grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +55,17 @@ counters! {
     SessionsMax "sessions_max" Gauge "Sessions the table can hold."
     SessionsCreated "sessions_created" Counter "Sessions ever made."
     SessionsExpired "sessions_expired" Counter "Sessions ended, by time-out or otherwise."
+    LeasesTakenOver "leases_taken_over" Counter "Finished sessions that gave their local port to a new one because no other was free."
+    ToaSent "toa_sent" Counter "Segments that told the real server the client's address (TOA)."
+    ToaNoOptionRoom "toa_no_option_room" Counter "Segments without TOA because the TCP options had no room for it."
+    ToaNoMtuRoom "toa_no_mtu_room" Counter "Segments without TOA because they would have exceeded the MTU."
+    ToaAhead "toa_ahead" Counter "Bare ACKs with TOA sent ahead of such segments."
+    RefusalsLimited "refusals_limited" Counter "Resets and ICMP errors not sent because of refusal.per_second."
+    AddressConflicts "address_conflicts" Counter "Messages in which another host claimed an address of the gateway."
+    AddressDefences "address_defences" Counter "Announcements of own addresses in answer to such claims."
+    AnnouncementsLost "announcements_lost" Counter "Announcements of own addresses not sent for want of room."
+    NeighbourFactsLost "neighbour_facts_lost" Counter "What was learned of neighbours and did not reach another worker, whose ring was full."
+    NeighbourBuffersMissing "neighbour_buffers_missing" Counter "ARP and ND messages not sent for want of a buffer."
     Bursts "bursts" Counter "Bursts received that were not empty."
     EmptyPolls "empty_polls" Counter "Polls of a queue that found nothing."
     CyclesBusy "cycles_busy" Counter "Time-stamp counter cycles spent on turns of the loop that found work."
@@ -82,6 +95,27 @@ impl Counters {
     #[inline(always)]
     pub fn set(&mut self, counter: Counter, value: u64) {
         self.0[counter as usize] = value;
+    }
+
+    /// Takes over what the path and the neighbour table counted of single outcomes.
+    pub(super) fn set_outcomes(&mut self, path: &PathCounters, neighbours: &NeighbourCounters) {
+        for (counter, value) in [
+            (Counter::SessionsCreated, path.sessions_created),
+            (Counter::SessionsExpired, path.sessions_ended),
+            (Counter::LeasesTakenOver, path.leases_taken_over),
+            (Counter::ToaSent, path.toa_sent),
+            (Counter::ToaNoOptionRoom, path.toa_no_option_room),
+            (Counter::ToaNoMtuRoom, path.toa_no_mtu_room),
+            (Counter::ToaAhead, path.toa_ahead),
+            (Counter::RefusalsLimited, path.refusals_limited),
+            (Counter::AddressConflicts, neighbours.conflicts),
+            (Counter::AddressDefences, neighbours.defences),
+            (Counter::AnnouncementsLost, neighbours.announcements_lost),
+            (Counter::NeighbourFactsLost, neighbours.facts_lost),
+            (Counter::NeighbourBuffersMissing, neighbours.buffers_missing),
+        ] {
+            self.set(counter, value);
+        }
     }
 
     /// Its value.
@@ -233,6 +267,42 @@ mod tests {
         assert_eq!(view.counters, counters);
         assert_eq!((view.dropped(DropReason::NoService), view.dropped_total()), (1, 1));
         assert_eq!(view.ports, ports);
+    }
+
+    /// A field that is new in either struct must be published, or fail to compile here.
+    #[test]
+    fn every_outcome_that_is_counted_is_published() {
+        let path = PathCounters {
+            received: 0,
+            taken: 0,
+            originated: 0,
+            transmitted: 0,
+            handed: 0,
+            relays_taken: 0,
+            drops: DropCounters::default(),
+            sessions_created: 1,
+            sessions_ended: 2,
+            leases_taken_over: 3,
+            toa_sent: 4,
+            toa_no_option_room: 5,
+            toa_no_mtu_room: 6,
+            toa_ahead: 7,
+            refusals_limited: 8,
+        };
+        let neighbours = NeighbourCounters {
+            originated: 0,
+            released: 0,
+            buffers_missing: 9,
+            facts_lost: 10,
+            announcements_lost: 11,
+            conflicts: 12,
+            defences: 13,
+        };
+        let mut counters = Counters::default();
+        counters.set_outcomes(&path, &neighbours);
+        let mut published: Vec<u64> = counters.0.into_iter().filter(|&value| value > 0).collect();
+        published.sort_unstable();
+        assert_eq!(published, (1..=13).collect::<Vec<_>>());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! snapshot. Filling one costs a worker a few loads and no allocation.
 
 use crate::clock::Tick;
-use crate::id::{RealServerId, ServiceId};
+use crate::id::{PortId, RealServerId, ServiceId};
 use crate::session::{Cold, Flags, Hot, SessionIndex, State, Wide};
 use crate::wire::{Address, Protocol};
 
@@ -125,6 +125,17 @@ pub type LocalAddressRecord = crate::local_pool::LipUsage;
 
 /// The leases of one worker toward one destination.
 pub type LeaseRecord = crate::local_pool::DestinationUsage;
+
+/// An address of the gateway that another host claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConflictRecord {
+    /// where the claim was seen
+    pub port: PortId,
+    /// the contested address
+    pub address: Address,
+    /// who claimed it last
+    pub mac: [u8; 6],
+}
 
 /// One worker's counters of one real server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

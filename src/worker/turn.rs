@@ -116,8 +116,7 @@ impl<R: Runtime> Worker<R> {
         counters.set(Counter::HeldPackets, self.engine.neighbours().held() as u64);
         counters.set(Counter::SessionsLive, u64::from(self.engine.sessions().len()));
         counters.set(Counter::SessionsMax, u64::from(self.engine.sessions().capacity()));
-        counters.set(Counter::SessionsCreated, path.sessions_created);
-        counters.set(Counter::SessionsExpired, path.sessions_ended);
+        counters.set_outcomes(path, self.engine.neighbours().counters());
         counters.set(Counter::Generation, self.engine.snapshot().generation);
         let mut drops = path.drops.clone();
         drops.add(&self.outlet.drops);

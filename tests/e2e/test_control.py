@@ -95,6 +95,44 @@ def test_conformance_M1_M3_real_servers_come_and_go_under_load(gateway, lab):
         connection.close()
 
 
+def test_conformance_M1_a_gateway_grows_beyond_its_first_configuration(start, lab, workers):
+    lips = gateways.addresses.LIPS
+    peer = gateways.service("peer", f"{VIP}:9000", 9000, ("rs1",))
+    gateway = start(gateways.config(workers, [peer], lips=[lips[0]]))
+    held = hold(lab, 40)
+    gateway.control.real_server("peer", "add", f"{RIPS['rs2']}:9000", weight=100)
+    held += hold(lab, 40)
+    larger = running(gateway)
+    larger["local_pool"][0]["addresses"] = lips[:2]
+    larger["service"].append(gateways.service("web", f"{VIP}:80", 8080))
+    gateway.control.put_config(larger)
+    held += hold(lab, 40)
+    assert {ask(lab) for _ in range(8)} == {"rs1", "rs2"}
+    servers = gateway.control.services()["peer"]["real_servers"]
+    assert [server["refused_no_port"] for server in servers] == [0, 0]
+    assert all(server["sessions_created"] >= 40 for server in servers), servers
+    assert alive(held)
+    for connection in held:
+        connection.close()
+
+
+def test_conformance_M5_a_removed_local_address_is_given_up(gateway, lab):
+    server, gone = lab.servers["rs1"], gateways.addresses.LIPS[-1]
+
+    def is_answered_for():
+        server.run("ip", "neigh", "flush", "to", gone, check=False)
+        server.run("ping", "-c1", "-W1", gone, check=False)
+        return "lladdr" in server.run("ip", "neigh", "show", "to", gone).stdout
+
+    assert is_answered_for()
+    smaller = running(gateway)
+    smaller["local_pool"][0]["addresses"] = [gateways.addresses.LIPS[0], *gateways.addresses.LIPS6]
+    generation = gateway.control.put_config(smaller)["generation"]
+    wait_until(lambda: not is_answered_for(), 10, "the removed local address to be given up")
+    assert gateway.control.get("/v1/version")["generation"] == generation
+    assert ask(lab) in ("rs1", "rs2")
+
+
 def test_conformance_M6_whole_configurations_under_load_lose_nothing(gateway, lab):
     held = hold(lab, 50)
     process = start_wrk(lab, close=True)

@@ -4,7 +4,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use fullnat::wire::{Address, Protocol};
 use fullnat::worker::mailbox::{Answer, Request, WorkerEnd, mailbox};
 use fullnat::worker::published::{Counter, Counters, PortCounters, Published};
 use fullnat::worker::records::{
-    LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionRecord,
+    ConflictRecord, LeaseRecord, LocalAddressRecord, NeighbourRecord, RealServerRecord, SessionRecord,
 };
 use serde_json::{Value, json};
 
@@ -44,6 +44,9 @@ pub struct FakeGateway {
     pub asleep: Arc<AtomicBool>,
     /// every snapshot ever prepared
     pub snapshots: Snapshots,
+    /// how many removed things are in use no more
+    pub unused: Arc<AtomicUsize>,
+    pub plane: Arc<ControlPlane>,
     _control: ControlThread,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
@@ -69,9 +72,10 @@ impl FakeGateway {
                 work(WorkerId(id), worker, snapshot, &published, &stop, &asleep)
             }));
         }
-        let snapshots = Snapshots::default();
+        let (snapshots, unused) = (Snapshots::default(), Arc::new(AtomicUsize::new(0)));
         let configuration = FakeConfiguration {
             snapshots: snapshots.clone(),
+            unused: unused.clone(),
             running: document(),
             prepared: None,
             generation: 1,
@@ -81,13 +85,15 @@ impl FakeGateway {
             ControlPlane::new(Box::new(configuration), snapshot, handles, Box::new(FakeLinks)).unwrap();
         let metrics = free_port();
         let config = ListenerConfig { path: socket.clone(), group: None, metrics: Some(metrics) };
-        let control = start(&config, plane).unwrap();
+        let control = start(&config, plane.clone()).unwrap();
         FakeGateway {
             socket,
             file,
             metrics,
             asleep,
             snapshots,
+            unused,
+            plane,
             _control: control,
             stop,
             workers,
@@ -132,6 +138,7 @@ struct FakeConfiguration {
     generation: u64,
     file: PathBuf,
     snapshots: Snapshots,
+    unused: Arc<AtomicUsize>,
 }
 
 impl Configuration for FakeConfiguration {
@@ -186,6 +193,16 @@ impl Configuration for FakeConfiguration {
         Ok(snapshot)
     }
 
+    fn warnings(&self) -> Vec<Fault> {
+        let document = self.prepared.as_ref().unwrap_or(&self.running);
+        let empty = |(_, service): &(usize, &Value)| list(service, "real_server").is_empty();
+        let services = list(document, "service").iter().enumerate();
+        services
+            .filter(empty)
+            .map(|(i, _)| Fault::new(format!("service[{i}].real_server"), "empty"))
+            .collect()
+    }
+
     fn commit(&mut self) {
         self.running = self.prepared.take().unwrap();
         self.generation += 1;
@@ -195,10 +212,17 @@ impl Configuration for FakeConfiguration {
         true
     }
 
-    fn retire(&mut self, in_use: &InUse) {
+    fn retire(&mut self, in_use: &InUse) -> usize {
         // The fake workers have sessions at every real server and leases from the first local address.
         assert!(in_use.real_servers.contains(&RealServerId(0)));
         assert_eq!(in_use.local_addresses.iter().collect::<Vec<_>>(), [&v4(2, 100)]);
+        self.unused.swap(0, Ordering::Relaxed)
+    }
+
+    fn again(&self) -> Result<Arc<Snapshot>, Refusal> {
+        let snapshot = snapshot_of(&self.running, self.generation);
+        self.snapshots.lock().unwrap().push(Arc::downgrade(&snapshot));
+        Ok(snapshot)
     }
 
     fn save(&mut self) -> Result<PathBuf, Refusal> {
@@ -327,6 +351,7 @@ fn publish(published: &Published, worker: u16, generation: u64) {
         (Counter::Bursts, 62_500),
         (Counter::CyclesBusy, 250),
         (Counter::CyclesIdle, 750),
+        (Counter::AddressConflicts, 3),
         (Counter::Generation, generation),
     ] {
         counters.set(counter, value);
@@ -377,6 +402,12 @@ fn work(
                 Answer::LocalAddresses(page)
             }
             Request::LinkUp(_) => Answer::Noted,
+            Request::Conflicts(mut page) => {
+                page.fill(1, |_| {
+                    Some(ConflictRecord { port: PortId(0), address: v4(1, 100), mac: [2, 0, 0, 0, 0, 0xcc] })
+                });
+                Answer::Conflicts(page)
+            }
             Request::RealServers(mut page) => {
                 page.fill(snapshot.real_servers.len() as u32, |index| Some(real_server(index)));
                 Answer::RealServers(page)

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use fullnat::session::State;
 
+use crate::pools::small_pool;
 use crate::rig::conversation::Conversation;
-use crate::rig::frame::{ACK, PSH, RST, SYN, Segment, udp};
-use crate::rig::{Families, Rig, one};
+use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment, udp};
+use crate::rig::{Families, Options, Rig, base, ip, one, service};
 
 /// Real server 12 beside the service's own, with this weight.
 fn with_second(families: Families, weight: u16, more: &str) -> String {
@@ -39,6 +40,103 @@ fn conformance_m1_a_new_real_server_moves_no_session() {
             rig.finish();
         }
     }
+}
+
+/// A gateway that starts with one real server and one local address has room for more of both, and for services.
+#[test]
+fn conformance_m1_what_is_added_later_serves_while_what_was_there_is_busy() {
+    for families in Families::ALL {
+        for workers in [1, 2] {
+            let first = small_pool(&families.config(workers, "tcp", ""), 200);
+            let mut rig = Rig::new(&first);
+            let flows: Vec<_> = (1..=50).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
+            // A second real server: the scheduler gives it every other client, from the same local address.
+            let server = if families.server_v6 { "[2001:db8:2::12]:8080" } else { "10.2.0.12:8080" };
+            let second = format!("{first}[[service.real_server]]\naddress = \"{server}\"\n");
+            rig.apply(&second);
+            let rips: HashSet<_> =
+                (100..150).map(|cport| Conversation::open(&mut rig, families, cport).rip).collect();
+            assert_eq!(rips.len(), 2);
+            // A second local address: it is used once the first has no port left.
+            let third = second
+                .replace("\"10.2.0.100\"", "\"10.2.0.100-10.2.0.101\"")
+                .replace("\"2001:db8:2::100\"", "\"2001:db8:2::100-2001:db8:2::101\"");
+            rig.apply(&third);
+            let lips: HashSet<_> =
+                (1000..1400).map(|cport| Conversation::open(&mut rig, families, cport).lip.0).collect();
+            assert_eq!(lips.len(), 2);
+            // A second service with a real server of its own.
+            let other = if families.client_v6 { "2001:db8:1::101" } else { "10.1.0.101" };
+            let more = service("tcp", other, &families.rip().to_string(), "")
+                .replace("\"web\"", "\"two\"")
+                .replace(":8080", ":8081");
+            rig.apply(&(third + &more));
+            let client = (families.client(), 5);
+            let flow = Conversation::begin_with(&mut rig, client, (ip(other), 80), 1, &[]);
+            assert_eq!(flow.rip.1, 8081);
+            flows.iter().for_each(|flow| still_works(&mut rig, flow));
+            rig.finish();
+        }
+    }
+}
+
+/// A number that was another real server's begins to count anew.
+#[test]
+fn a_new_real_server_inherits_no_counts() {
+    for families in Families::ALL {
+        let config = families.config(2, "tcp", "");
+        let mut rig = Rig::new(&config);
+        let flow = Conversation::open(&mut rig, families, 1);
+        let server = rig.snapshot().real_servers.iter().flatten().next().unwrap().id.index();
+        rig.apply(&base(2));
+        flow.reply(&mut rig, RST, 1, 0);
+        rig.pass_ticks(30 * fullnat::clock::Tick::PER_SECOND);
+        assert_eq!(rig.sessions(), 0);
+        rig.retire();
+        rig.apply(&config.replace(":8080", ":8081"));
+        let taken = rig.snapshot().real_servers[server].as_ref().unwrap();
+        assert_eq!(taken.port, Some(8081), "the number was given away again");
+        for engine in &rig.engines {
+            let counters = &engine.real_servers()[server];
+            assert_eq!((counters.sessions, counters.packets_inbound, counters.removed), (0, 0, false));
+        }
+        rig.finish();
+    }
+}
+
+#[test]
+fn the_rate_of_refusals_changes_with_the_configuration() {
+    let families = Families::V4;
+    let limited = |per_second: u32| {
+        format!("{}\n[refusal]\nper_second = {per_second}\n", families.config(1, "udp", ""))
+    };
+    let mut rig = Rig::new(&limited(20));
+    let packet = udp((families.client(), 5000), (families.vip(), 81), b"?");
+    let answered = |rig: &mut Rig| (0..100).map(|_| rig.client(&packet).len()).sum::<usize>();
+    assert_eq!(answered(&mut rig), 2, "a tenth of a second's worth at once");
+    rig.apply(&limited(500));
+    rig.pass_ticks(100);
+    assert_eq!(answered(&mut rig), 50);
+    rig.finish();
+}
+
+/// When every book is in use, a finished session toward the same real server gives way rather than the client.
+#[test]
+fn a_finished_session_gives_way_when_books_are_full() {
+    let families = Families::V4;
+    let config =
+        small_pool(&families.config(1, "tcp", ""), 1).replace("\"10.2.0.100\"", "\"10.2.0.100-10.2.0.101\"");
+    let mut rig = Rig::with(&config, Options { books_max: Some(1), ..Options::default() });
+    let flow = Conversation::open(&mut rig, families, 1);
+    let syn = Segment::new((families.client(), 2), (families.vip(), 80), SYN, 70, 0);
+    assert_eq!(one(rig.client(&syn.packet())).flags(), RST | ACK, "the other address has no book");
+    flow.send(&mut rig, FIN | ACK, 1, 1);
+    flow.reply(&mut rig, FIN | ACK, 1, 2);
+    flow.send(&mut rig, ACK, 2, 2);
+    assert_eq!(flow.state(&rig), Some(State::TimeWait));
+    let next = Conversation::open(&mut rig, families, 3);
+    assert_eq!(next.lip, flow.lip);
+    rig.finish();
 }
 
 #[test]

@@ -12,7 +12,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("steering", &["id", "wire"]),
     ("session", &["clock", "cpu", "wire"]),
     ("service", &["id", "wire", "steering", "session"]),
-    ("local_pool", &["clock", "id", "wire", "steering", "session", "service"]),
+    ("local_pool", &["clock", "id", "wire", "cpu", "steering", "session", "service"]),
     ("path", &["clock", "id", "wire", "cpu", "steering", "session", "service", "local_pool"]),
     ("worker", &["clock", "id", "wire", "cpu", "session", "service", "local_pool", "path"]),
     ("config", &["id", "wire", "steering", "session", "service", "local_pool"]),

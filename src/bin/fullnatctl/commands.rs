@@ -107,7 +107,9 @@ impl Gateway {
     async fn change(&mut self, method: Method, path: &str, content: Option<Content>) -> Result<(), Failure> {
         let body = self.client.send(method, path, content).await?;
         let applied: view::Applied = decode(&body)?;
-        self.output.view(&applied, |applied| format!("generation {} is in force\n", applied.generation))
+        self.output.view(&applied, |applied| {
+            format!("{}generation {} is in force\n", warnings(applied), applied.generation)
+        })
     }
 
     async fn config(&mut self, command: Config, content: Option<Content>) -> Result<(), Failure> {
@@ -133,7 +135,7 @@ impl Gateway {
     async fn check(&mut self, method: Method, path: &str, content: Option<Content>) -> Result<(), Failure> {
         let body = self.client.send(method, path, content).await?;
         let applied: view::Applied = decode(&body)?;
-        self.output.view(&applied, |_| "it can be applied\n".to_owned())
+        self.output.view(&applied, |applied| format!("{}it can be applied\n", warnings(applied)))
     }
 
     async fn real_server(&mut self, command: RealServer) -> Result<(), Failure> {
@@ -204,4 +206,11 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let strange =
         |error: serde_json::Error| fullnat::control::client::ClientError::Strange(error.to_string());
     Ok(serde_json::from_slice(body).map_err(strange)?)
+}
+
+/// One line for each warning.
+fn warnings(applied: &view::Applied) -> String {
+    let line =
+        |warning: &view::Fault| format!("warning: {}: {}\n", clean(&warning.path), clean(&warning.message));
+    applied.warnings.iter().map(line).collect()
 }

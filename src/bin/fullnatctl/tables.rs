@@ -149,7 +149,10 @@ pub fn services(services: &[view::Service]) -> String {
     ];
     let mut sheet = Sheet::new(&header);
     for service in services {
-        let listen = format!("{} {}", service.protocol, service.listen.join(" "));
+        let listen = match service.removed {
+            true => "(removed)".to_owned(),
+            false => format!("{} {}", service.protocol, service.listen.join(" ")),
+        };
         let mut head = Some([text(&service.name), text(listen), text(&service.scheduler)]);
         if service.real_servers.is_empty() {
             sheet.row(head.take().into_iter().flatten().chain([text("(none)")]));
@@ -299,7 +302,7 @@ pub fn pools(pools: &[view::Pool]) -> String {
         let head = || [text(&pool.name), text(&pool.port), text(&pool.l4_ports)];
         for local in &pool.by_address {
             sheet.row(head().into_iter().chain([
-                text("local"),
+                text(if local.removed { "removed" } else { "local" }),
                 text(&local.address),
                 number(count(local.leased)),
                 number(count(local.resting)),

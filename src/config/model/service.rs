@@ -105,9 +105,9 @@ pub enum Scheduler {
     Rr,
     /// In proportion to the weights.
     Wrr,
-    /// The one with the fewest sessions.
+    /// The one with the fewest sessions; each worker compares those it has itself.
     Lc,
-    /// The one with the fewest sessions per weight; `ipvsadm`'s default, and ours.
+    /// The one with the fewest sessions per weight, as each worker has them; `ipvsadm`'s default, and ours.
     #[default]
     Wlc,
     /// By the client's address.

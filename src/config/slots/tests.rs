@@ -134,6 +134,37 @@ fn removed_things_keep_their_slots_until_retired() {
     assert_eq!(slot_of(&third, "10.2.0.31").unwrap().id, gone.id, "the number is free again");
 }
 
+/// While a service is away, one of its real servers' numbers may be given to another service.
+#[test]
+fn a_service_that_comes_back_does_not_find_its_clients_at_another_services_real_servers() {
+    let web = service("web", "10.2.0.200", &[("10.2.0.11:80", 1), ("10.2.0.12:80", 1)]);
+    let (first, slots) = apply(&Slots::new(), &config(std::slice::from_ref(&web)));
+    let [busy, idle] = ["10.2.0.11", "10.2.0.12"].map(|server| slot_of(&first, server).unwrap().id);
+    let (_, mut slots) = apply(&slots, &config(&[]));
+    assert_eq!(
+        slots.retire(|id| id == busy, |_, _| false),
+        1,
+        "only the idle one; the service stays with the other"
+    );
+    let api = service("api", "10.2.0.201", &[("10.2.0.21:80", 1)]);
+    let (second, slots) = apply(&slots, &config(std::slice::from_ref(&api)));
+    assert_eq!(slot_of(&second, "10.2.0.21").unwrap().id, idle);
+
+    let (third, _) = apply(&slots, &config(&[api, web]));
+    let id = find(&third, "10.2.0.200").unwrap();
+    let web = third.services[id.index()].as_ref().unwrap();
+    let servers: Vec<_> =
+        web.real_servers.iter().map(|id| third.real_servers[id.index()].as_ref().unwrap()).collect();
+    assert!(servers.iter().all(|server| server.service == id), "{servers:?}");
+    assert_eq!(web.real_servers[0], busy);
+    let client = |port| ClientKey { address: address("192.0.2.1"), port };
+    let mut state = SchedulerState::default();
+    for port in 1..10 {
+        let picked = web.scheduler.pick(&mut state, client(port), &|_| Connections::default()).unwrap();
+        assert_ne!(picked, idle, "that is api's");
+    }
+}
+
 #[test]
 fn conformance_m5_a_removed_local_address_stays_ours_until_its_sessions_have_ended() {
     let web = service("web", "10.2.0.200", &[("10.2.0.11:80", 1)]);

@@ -49,7 +49,8 @@ fn workers_with(steering: &Arc<Steering>, pool: &LocalPool, books_max: usize) ->
                 books_max,
                 destinations_max: books_max,
                 seed: [worker as u8; 32],
-            });
+            })
+            .unwrap();
             give(&mut pools, std::slice::from_ref(pool));
             pools
         })
@@ -276,6 +277,51 @@ fn books_without_leases_give_way_and_others_do_not() {
     assert_eq!(pools.usage(pool.id).refused, 1);
     pools.release(held[2].slot, held[2].lport);
     assert!(pools.lease(&pool, Protocol::Tcp, &rip(), 5).is_ok());
+}
+
+/// A port that rests spares the real server's memory of its last user; it does not cost a client its connection.
+#[test]
+fn resting_ports_give_way_when_nothing_else_does() {
+    let pool = pool(0, [1], 1024, 65535);
+    let config = |destinations_max| PoolsConfig {
+        worker: WorkerId(0),
+        steering: steering(1),
+        books_max: 4,
+        destinations_max,
+        seed: [1; 32],
+    };
+    // Once books are short, once destinations.
+    for destinations_max in [64, 4] {
+        let mut pools = LocalPools::new(config(destinations_max)).unwrap();
+        give(&mut pools, std::slice::from_ref(&pool));
+        resting_ports_give_way(&mut pools, &pool);
+    }
+}
+
+fn resting_ports_give_way(pools: &mut LocalPools, pool: &LocalPool) {
+    let held: Vec<_> =
+        (1..=4).map(|rport| pools.lease(pool, Protocol::Tcp, &rip(), rport).unwrap()).collect();
+    for lease in &held[..2] {
+        pools.rest(lease.slot, lease.lport, Tick(1_000_000));
+    }
+    assert!(pools.lease(pool, Protocol::Tcp, &rip(), 5).is_ok());
+    assert_eq!(pools.usage(pool.id).resting, 1, "the one that rested longest woke, no other");
+    assert!(pools.lease(pool, Protocol::Tcp, &rip(), 6).is_ok());
+    assert_eq!(pools.lease(pool, Protocol::Tcp, &rip(), 7), Err(LeaseError::BooksFull));
+}
+
+#[test]
+fn memory_that_cannot_be_had_is_said_and_not_aborted_for() {
+    let config = PoolsConfig {
+        worker: WorkerId(0),
+        steering: steering(1),
+        books_max: 1 << 48,
+        destinations_max: 1,
+        seed: [0; 32],
+    };
+    let error = LocalPools::new(config).err().unwrap();
+    assert_eq!(error.books_max, 1 << 48);
+    assert!(error.to_string().contains("lower dataplane.sessions_max"), "{error}");
 }
 
 /// A removed LIP gets no new leases, its old ones stay held and drain, and its ports come back with it.

@@ -109,8 +109,10 @@ impl World {
         else {
             return;
         };
+        let leased = self.workers[worker].lease(&pool, protocol, &rip(), rport);
+        self.note_woken(worker);
         let free = self.free(worker, &pool, protocol, rport);
-        match self.workers[worker].lease(&pool, protocol, &rip(), rport) {
+        match leased {
             Ok(lease) => {
                 let held = (protocol, lease.lip, lease.lport, rport);
                 assert!(free.contains(&held), "{held:?} is held, foreign or outside the pool");
@@ -119,6 +121,16 @@ impl World {
             }
             Err(LeaseError::Exhausted) => assert_eq!(free, HashSet::new(), "refused with free ports"),
             Err(error) => assert!(self.tight && error == LeaseError::BooksFull, "{error:?}"),
+        }
+    }
+
+    /// Where books are few, ports that rest longest give way.
+    fn note_woken(&mut self, worker: usize) {
+        let resting: u32 = self.workers[worker].lips().map(|lip| lip.resting).sum();
+        while self.resting[worker].len() > resting as usize {
+            assert!(self.tight);
+            let (_, held) = self.resting[worker].pop_front().unwrap();
+            self.held.remove(&held);
         }
     }
 

@@ -92,7 +92,8 @@ fn other_seeds_draw_other_ports() {
             books_max: 1,
             destinations_max: 1,
             seed: [seed; 32],
-        });
+        })
+        .unwrap();
         give(&mut pools, std::slice::from_ref(&pool));
         seen.insert(lease(&mut pools, &pool).unwrap().lport);
     }

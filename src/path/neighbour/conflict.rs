@@ -66,8 +66,8 @@ impl Conflicts {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Conflict> {
-        self.list.iter()
+    pub(super) fn list(&self) -> &[Conflict] {
+        &self.list
     }
 }
 

@@ -3,9 +3,9 @@
 //! Questions for our addresses have a budget that no other message can use up, and of it no sender gets more than a
 //! quarter, so that one loud host does not silence the others.
 
+use super::super::limiter::{Bucket, Rate};
 use crate::clock::Now;
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Senders that hash to the same slot share it.
 const SENDER_SLOTS: usize = 1024;
 const SENDER_SHARE: u32 = 4;
@@ -47,51 +47,9 @@ impl Limiter {
     }
 }
 
-/// A rate with a burst of one second's worth.
-#[derive(Clone, Copy)]
-struct Rate {
-    nanos_between: u64,
-}
-
-impl Rate {
-    /// At least one per second.
-    fn per_second(count: u32) -> Self {
-        Rate { nanos_between: NANOS_PER_SECOND / u64::from(count.max(1)) }
-    }
-}
-
-/// A token bucket kept as the time when it will be full (the generic cell rate algorithm, ITU-T I.371): eight bytes and
-/// no refilling.
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    full_at_nanos: u64,
-}
-
-impl Bucket {
-    fn admits(&mut self, rate: Rate, now: Now) -> bool {
-        let full_at = self.full_at_nanos.max(now.nanos) + rate.nanos_between;
-        let admitted = full_at - now.nanos <= NANOS_PER_SECOND;
-        if admitted {
-            self.full_at_nanos = full_at;
-        }
-        admitted
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_second_admits_a_burst_and_then_the_rate() {
-        let mut bucket = Bucket::default();
-        let rate = Rate::per_second(100);
-        let mut admitted = |nanos| (0..1000).filter(|_| bucket.admits(rate, Now { nanos })).count();
-        assert_eq!(admitted(0), 100);
-        assert_eq!(admitted(10_000_000), 1);
-        assert_eq!(admitted(510_000_000), 50);
-        assert_eq!(admitted(100 * NANOS_PER_SECOND), 100);
-    }
 
     #[test]
     fn one_loud_sender_leaves_room_for_another() {

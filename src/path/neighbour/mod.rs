@@ -455,8 +455,8 @@ impl<P: Packet> NeighbourTable<P> {
     }
 
     /// The hosts that claim addresses of ours, for control to log.
-    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.conflicts.iter()
+    pub fn conflicts(&self) -> &[Conflict] {
+        self.conflicts.list()
     }
 
     fn has_free_entry(&self) -> bool {

@@ -17,16 +17,17 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use fullnat::clock::{Now, Tick};
-use fullnat::config::{PortFacts, Slots, parse};
-use fullnat::id::{PortId, WorkerId};
+use fullnat::config::{Config, PortFacts, Requirements, Slots, parse};
+use fullnat::id::{PortId, RealServerId, WorkerId};
 use fullnat::path::drop_reason::DropReason;
 use fullnat::path::heap::{HeapPacket, Sent, Shape, TestIo};
 use fullnat::path::neighbour::NeighbourConfig;
 use fullnat::path::packet::HandOff;
 use fullnat::path::{Engine, ShardConfig};
+use fullnat::service::snapshot::Snapshot;
 use fullnat::session::{SessionIndex, State};
 use fullnat::steering::Steering;
-use fullnat::wire::{Protocol, Tuple};
+use fullnat::wire::{Address, Protocol, Tuple};
 
 use frame::{ETH, arp, ethernet, nd};
 use seen::Seen;
@@ -158,7 +159,9 @@ pub struct Options {
     pub partial_checksums: bool,
     pub neighbours_max: u16,
     pub guests_max: usize,
-    pub books_max: usize,
+    /// books and destinations; `None`: as the gateway sizes them
+    pub books_max: Option<usize>,
+    /// where the configuration does not say
     pub refusals_per_second: u32,
     pub neighbour_messages_per_second: u32,
     /// whether the hosts are known before the test and answer during it
@@ -174,11 +177,21 @@ impl Default for Options {
             partial_checksums: false,
             neighbours_max: 256,
             guests_max: 256,
-            books_max: 256,
+            books_max: None,
             refusals_per_second: 100_000,
             neighbour_messages_per_second: 1_000_000,
             hosts_answer: true,
         }
+    }
+}
+
+impl Options {
+    fn parse(self, text: &str) -> Config {
+        let mut config = parse(text).unwrap_or_else(|error| panic!("{error}"));
+        if !text.contains("[refusal]") {
+            config.refusal.per_second = self.refusals_per_second;
+        }
+        config
     }
 }
 
@@ -210,8 +223,9 @@ impl Rig {
     }
 
     pub fn with(config: &str, options: Options) -> Rig {
-        let config = parse(config).unwrap_or_else(|error| panic!("{error}"));
+        let config = options.parse(config);
         let workers = config.dataplane.workers;
+        let needs = Requirements::of(&config);
         let steering = Arc::new(Steering::random(workers.into(), 128, [9; 32]).unwrap());
         let facts = [(WAN_MAC, 0), (LAN_MAC, 1)].map(|(mac, at): (_, usize)| PortFacts {
             mac,
@@ -227,10 +241,9 @@ impl Rig {
             workers,
             sessions_max: config.dataplane.sessions_per_worker(),
             huge_pages: false,
-            lease_books_max: options.books_max,
-            destinations_max: options.books_max,
+            lease_books_max: options.books_max.unwrap_or(needs.lease_books_max as usize),
+            destinations_max: options.books_max.unwrap_or(needs.lease_destinations_max as usize),
             guests_max: options.guests_max,
-            refusals_per_second: options.refusals_per_second,
             neighbours: NeighbourConfig {
                 capacity: options.neighbours_max,
                 messages_per_second: options.neighbour_messages_per_second,
@@ -466,7 +479,7 @@ impl Rig {
 
     /// Replaces the configuration on all workers.
     pub fn apply(&mut self, config: &str) {
-        let config = parse(config).unwrap_or_else(|error| panic!("{error}"));
+        let config = self.options.parse(config);
         let (snapshot, slots) = self.slots.apply(&config, &self.facts, self.steering.clone()).unwrap();
         self.slots = slots;
         let snapshot = Arc::new(snapshot);
@@ -476,7 +489,27 @@ impl Rig {
         self.settle();
     }
 
+    /// Gives numbers and addresses free that no session uses, as control does between two configurations.
+    pub fn retire(&mut self) {
+        let Rig { engines, slots, .. } = self;
+        let has_sessions = |id: RealServerId| {
+            engines.iter().map(|engine| &engine.real_servers()[id.index()]).any(|c| c.active + c.inactive > 0)
+        };
+        let leased = |address: &Address| {
+            engines
+                .iter()
+                .flat_map(|engine| engine.pools().lips())
+                .any(|lip| lip.address == *address && lip.leased > 0)
+        };
+        slots.retire(has_sessions, |_, address| leased(address));
+    }
+
     // What to look at
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.engines[0].snapshot()
+    }
 
     /// The worker whose packets with this tuple are.
     pub fn home(&self, src: frame::End, dst: frame::End, protocol: Protocol) -> usize {

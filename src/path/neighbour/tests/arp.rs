@@ -107,7 +107,7 @@ fn conformance_b6_a_contested_vip_is_kept_and_defended_once_in_ten_seconds() {
     }
     assert!(rig.table.is_empty(), "the claimant is nobody's next hop");
     assert_eq!((rig.table.counters().conflicts, rig.table.counters().defences), (30_000, 3));
-    let conflict = rig.table.conflicts().next().unwrap();
+    let conflict = rig.table.conflicts().first().unwrap();
     assert_eq!((conflict.address, conflict.mac, conflict.count), (address(VIP), OTHER_MAC, 30_000));
     // and our address is still answered for
     rig.who_has(WAN, VIP, "10.1.0.9", PEER_MAC);
