@@ -16,7 +16,7 @@
 //! | `classify` | every check of Ethernet, IP, TCP and UDP headers, once | the frame's first line |
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | a packet that has a session | bucket, session line |
 //! | `open`, `end` | a session's beginning and end | cold |
-//! | `icmp`, `refuse`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
+//! | `icmp`, `refuse`, `own_segment`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
 //! Nothing here knows DPDK, allocates after start, locks, logs or calls the kernel: buffers, wires and other workers are
 //! [`packet::Packet`] and [`packet::Io`]. Every packet ends as transmitted, handed over, held or dropped with a
@@ -36,6 +36,7 @@ mod limiter;
 pub mod neighbour;
 mod next_hop;
 mod open;
+mod own_segment;
 pub mod packet;
 mod parsed;
 pub mod phase;
