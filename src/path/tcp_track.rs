@@ -13,10 +13,10 @@ use crate::wire::tcp;
 /// How far an acknowledgement may lag behind what the other side has sent, a sequence number behind what its own side
 /// has sent, and a RST on either side of the expected number.
 ///
-/// Windows reach 1 GiB (RFC 7323 §2.3). This is what is in flight at 100 Gbit/s over 5 ms, and twice Linux' largest
-/// default; each doubling doubles what a stranger hits blindly, now 1 of 64 acknowledgement numbers. A connection with
-/// more in flight is forwarded like any other. What it loses: a FIN that carries such an old acknowledgement leaves the
-/// session in its state until the time-out, and a RST that lags as far is dropped.
+/// Windows reach 1 GiB (RFC 7323 §2.3). This is what is in flight at 100 Gbit/s over 5 ms, and twice the largest window
+/// that Linux takes by default; each doubling doubles what a stranger hits blindly, now 1 of 51 acknowledgement numbers.
+/// A connection with more in flight is forwarded like any other. What it loses: a FIN that carries such an old
+/// acknowledgement leaves the session in its state until the time-out, and a RST that lags as far is dropped.
 const WINDOW: u32 = 1 << 26;
 
 /// How far ahead of what a side has sent a segment of that side may lie: what was lost on the way to the gateway. Less
@@ -94,11 +94,10 @@ pub(super) fn advance(hot: &mut Hot, direction: Direction, segment: &Segment) ->
     };
     let next = segment.next_seq();
     let sent = next.wrapping_sub(*furthest);
-    let is_believed = lies_near(sent) && lies_near(acknowledged);
-    if is_believed && sent <= GAP {
+    if sent <= GAP && lies_near(acknowledged) {
         *furthest = next;
     }
-    is_believed
+    lies_near(sent) && lies_near(acknowledged)
 }
 
 /// Whether a distance from the furthest byte known is less than [`WINDOW`] back or at most [`GAP`] ahead.
