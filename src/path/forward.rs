@@ -76,9 +76,7 @@ impl<P: Packet> Shard<P> {
         direction: Direction,
     ) -> Verdict {
         let rx = &turn.snapshot.ports[rx_port.index()];
-        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch
-            && let Err(reason) = self.reroute(turn, index)
-        {
+        if let Err(reason) = self.ensure_route(turn, index) {
             return Verdict::Unroutable(reason);
         }
         let hot = self.sessions.hot(index);

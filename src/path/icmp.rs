@@ -146,9 +146,7 @@ impl<P: Packet> Shard<P> {
         index: SessionIndex,
         direction: Direction,
     ) -> Result<(), DropReason> {
-        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch {
-            self.reroute(turn, index)?;
-        }
+        self.ensure_route(turn, index)?;
         let hot = self.sessions.hot(index);
         let behind = NeighbourIndex(match direction {
             Direction::Inbound => hot.next_hop_outbound,

@@ -43,10 +43,23 @@ impl<P: Packet> Shard<P> {
         Ok([inbound, outbound])
     }
 
-    /// Finds a session's next hops anew after the routes have changed. The error says why there is no way any more; the
-    /// next packet looks again.
+    /// Sees to it that a session's next hops are those of the routes in force. The error says why there is no way any
+    /// more; the next packet looks again.
+    #[inline(always)]
+    pub(super) fn ensure_route<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+    ) -> Result<(), DropReason> {
+        if self.sessions.hot(index).route_epoch == turn.snapshot.route_epoch {
+            return Ok(());
+        }
+        self.reroute(turn, index)
+    }
+
+    /// Finds a session's next hops anew after the routes have changed.
     #[cold]
-    pub(super) fn reroute<I: Io<Packet = P>>(
+    fn reroute<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         index: SessionIndex,

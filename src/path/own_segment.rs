@@ -21,9 +21,7 @@ impl<P: Packet> Shard<P> {
         turn: &mut Turn<'_, I>,
         index: SessionIndex,
     ) -> bool {
-        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch
-            && self.reroute(turn, index).is_err()
-        {
+        if self.ensure_route(turn, index).is_err() {
             return false;
         }
         let (hot, _, wide) = self.sessions.lines_mut(index);
