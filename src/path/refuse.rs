@@ -1,4 +1,5 @@
-//! Telling a sender that its packet goes no further: RST for TCP, ICMP for the rest, never more than the limit allows.
+//! Telling a sender that its packet goes no further: RST for TCP, ICMP for the rest and where the connection lives on,
+//! never more than the limit allows.
 //!
 //! The answer goes back the way the packet came, to the MAC address that sent it, so that refusing needs no route and no
 //! neighbour. It is never larger than what a sender may be told (RFC 1812 §4.3.2.3: 576 bytes; RFC 4443 §2.4: 1280).

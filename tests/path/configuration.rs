@@ -166,6 +166,9 @@ fn conformance_m6_reloading_what_runs_changes_nothing() {
         let config = families.config(4, "tcp", "client_address = \"toa\"");
         let mut rig = Rig::new(&config);
         let flows: Vec<_> = (1..=20).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
+        flows.iter().for_each(|flow| {
+            one(rig.server(&flow.outbound(ACK | PSH, 1, 1).payload(b"1").packet()));
+        });
         rig.mark();
         for round in 0..20 {
             rig.apply(
