@@ -33,7 +33,7 @@ pub fn erase_forged(segment: &mut [u8], kinds: &[u8]) -> Delta {
 }
 
 /// Whether this inbound segment shall carry TOA; ends the session's TOA phase when the client has acknowledged the
-/// real server's first payload byte.
+/// real server's first payload byte: one that the real server has sent, or a client could end it before it began.
 #[inline]
 pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSettings) -> bool {
     if segment.flags & tcp::RST != 0 {
@@ -48,7 +48,9 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
     if !hot.flags.has(Flags::ANSWERED) || segment.flags & tcp::ACK == 0 {
         return true;
     }
-    if tcp::seq_after(segment.ack, cold.server_isn.wrapping_add(1)) {
+    let acknowledges = tcp::seq_after(segment.ack, cold.server_isn.wrapping_add(1))
+        && !tcp::seq_after(segment.ack, hot.next_seq_outbound);
+    if acknowledges {
         hot.flags.clear(Flags::TOA);
         return false;
     }

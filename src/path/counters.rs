@@ -33,7 +33,7 @@ pub struct PathCounters {
     pub toa_sent: u64,
     /// inbound segments that had no room for TOA in the TCP options
     pub toa_no_option_room: u64,
-    /// inbound segments that would have exceeded the MTU with TOA
+    /// inbound segments that would have exceeded the MTU with TOA, and sessions whose path turned out to have no room
     pub toa_no_mtu_room: u64,
     /// bare ACKs with TOA that the gateway sent ahead of such segments
     pub toa_ahead: u64,

@@ -6,7 +6,7 @@ use super::shard::{Shard, Turn};
 use crate::clock::Tick;
 use crate::session::tcp_state::is_active;
 use crate::session::wheel::Expiry;
-use crate::session::{Flags, SessionIndex, sequence};
+use crate::session::{Cold, Flags, Hot, SessionIndex, State, Timeouts, sequence};
 use crate::wire::Protocol;
 
 /// How long Linux keeps a closed connection in TIME_WAIT (`TCP_TIMEWAIT_LEN`), and a little more.
@@ -25,7 +25,7 @@ impl<P: Packet> Shard<P> {
             let (hot, cold) = (sessions.hot(index), sessions.cold(index));
             let service = services.get(cold.service as usize).and_then(Option::as_ref);
             let timeouts = service.map_or(default_timeouts, |service| &service.timeouts);
-            let deadline = hot.stamp.plus(timeouts.ticks(hot.protocol(), hot.state));
+            let deadline = hot.stamp.plus(idle_ticks(hot, cold, timeouts));
             if now.reached(deadline) {
                 due.push(index);
                 Expiry::Expired
@@ -34,22 +34,59 @@ impl<P: Packet> Shard<P> {
             }
         });
         for index in due {
-            self.end_session(turn, index);
+            self.end_idle_session(turn, index);
         }
+    }
+
+    /// Ends a session that was idle for too long. A real server that still holds the connection is told, so that the
+    /// port is good for the next one at once: else it would challenge that one's SYN, which costs a client a second. The
+    /// client needs no port of ours; it learns of the end when it speaks again.
+    fn end_idle_session<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) {
+        if !self.is_held_by_real_server(index) {
+            return self.end_session(turn, index);
+        }
+        let told = self.reset_real_server(turn, index);
+        self.end_with_lease(turn, index, told);
     }
 
     /// Ends a session; its lease is free at once if the real server would accept its reuse, else it rests.
     #[cold]
     pub(super) fn end_session<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) {
+        let acceptable = self.reuse_is_acceptable(turn, index);
+        self.end_with_lease(turn, index, acceptable);
+    }
+
+    fn end_with_lease<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+        is_free: bool,
+    ) {
         let slot = self.sessions.cold(index).lease_slot;
         let lport = self.sessions.hot(index).lport;
-        let acceptable = self.reuse_is_acceptable(turn, index);
         self.forget(turn, index);
-        if acceptable {
+        if is_free {
             self.pools.release(slot, lport);
         } else {
             self.pools.rest(slot, lport, turn.now.tick().plus(REST_TICKS));
         }
+    }
+
+    /// A RST went by that only its receiver can judge. If it was the exact one both ends fall silent, and the session
+    /// ends as if by RST; any further packet keeps it.
+    ///
+    /// The receiver's expected number is what it has acknowledged; to remember that, every packet would have to write
+    /// it down, and the hot line is full. A stranger who does not know the number hits the range that is taken for it
+    /// with 1 of 65,536 guesses, and then still needs both ends to be silent.
+    #[cold]
+    pub(super) fn note_perhaps_reset<I: Io>(&mut self, turn: &Turn<'_, I>, index: SessionIndex) {
+        let (hot, cold, _) = self.sessions.lines_mut(index);
+        hot.flags.set(Flags::PERHAPS_RESET);
+        // This packet is counted when it leaves.
+        cold.packets_at_reset = hot.packets.wrapping_add(1);
+        let ticks = self.timeouts(turn.snapshot, index).ticks(Protocol::Tcp, State::Close);
+        let deadline = turn.now.tick().plus(ticks);
+        self.wheel.reschedule_if_sooner(&mut self.sessions, index, deadline);
     }
 
     /// Ends a session whose lease goes to a new one right away; the taker knows its numbers and stays beyond them.
@@ -64,21 +101,34 @@ impl<P: Packet> Shard<P> {
         self.pools.release(slot, lport);
     }
 
-    /// Linux `tcp_timewait_state_process`: a SYN is accepted if its sequence number, or else its timestamp, lies after
-    /// the last one. Only a real server that closed first remembers.
+    /// Whether the real server accepts a new connection on the session's lease right away, whoever opens it.
+    ///
+    /// It does not while it holds the old one. Of those that are over, only one that it closed first is remembered: in
+    /// TIME_WAIT, by the rule of Linux `tcp_timewait_state_process`.
     fn reuse_is_acceptable<I: Io<Packet = P>>(&self, turn: &Turn<'_, I>, index: SessionIndex) -> bool {
         let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
+        if self.is_held_by_real_server(index) {
+            return false;
+        }
         if hot.protocol() == Protocol::Udp || !hot.flags.has(Flags::SERVER_CLOSED_FIRST) {
             return true;
         }
         let lease = self.sessions.outbound(index).reversed();
         let has_timestamps = hot.flags.has(Flags::TIMESTAMP);
-        sequence::reuse_acceptable(
+        sequence::reuse_acceptable_to_all(
             hot.next_seq_inbound.wrapping_add(hot.seq_delta),
             self.isn.isn(&lease, turn.now.nanos),
             has_timestamps.then(|| cold.last_timestamp.wrapping_add(hot.timestamp_delta)),
-            has_timestamps.then(|| self.isn.timestamp_base(&lease, turn.now.millis())),
+            self.isn.timestamp_base(&lease, turn.now.millis()),
         )
+    }
+
+    /// Whether the real server has an open connection behind the session, so far as the gateway knows: the handshake is
+    /// over and the end is not.
+    fn is_held_by_real_server(&self, index: SessionIndex) -> bool {
+        let hot = self.sessions.hot(index);
+        hot.protocol() == Protocol::Tcp
+            && matches!(hot.state, State::Established | State::FinWait | State::CloseWait)
     }
 
     /// Takes the session out of the table, the wheel and every count; the lease is the caller's to give back.
@@ -107,5 +157,16 @@ impl<P: Packet> Shard<P> {
         }
         self.sessions.remove(index);
         self.counters.sessions_ended += 1;
+    }
+}
+
+/// How long the session may be silent: as its state allows, or no longer than after a RST if what was last heard of it
+/// may have been one.
+fn idle_ticks(hot: &Hot, cold: &Cold, timeouts: &Timeouts) -> u32 {
+    let ticks = timeouts.ticks(hot.protocol(), hot.state);
+    if hot.flags.has(Flags::PERHAPS_RESET) && hot.packets == cold.packets_at_reset {
+        ticks.min(timeouts.ticks(hot.protocol(), State::Close))
+    } else {
+        ticks
     }
 }

@@ -32,6 +32,8 @@ pub(super) enum Verdict {
     Reopen,
     /// its session is over, and whoever sent it is told
     Reset(DropReason),
+    /// there is no way on at present; whoever sent it is told, its session lives
+    Unroutable(DropReason),
     /// it exceeds the MTU of its way out; the sender is told how large it may be
     TooBig(usize),
 }
@@ -58,6 +60,7 @@ impl<P: Packet> Shard<P> {
                 self.end_session(turn, index);
                 self.refuse(turn, rx_port, packet, parsed, reason);
             }
+            Verdict::Unroutable(reason) => self.refuse_unroutable(turn, rx_port, packet, parsed, reason),
             Verdict::TooBig(mtu) => self.refuse_too_big(turn, rx_port, packet, parsed, mtu),
         }
     }
@@ -73,8 +76,8 @@ impl<P: Packet> Shard<P> {
         direction: Direction,
     ) -> Verdict {
         let rx = &turn.snapshot.ports[rx_port.index()];
-        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch && !self.reroute(turn, index) {
-            return Verdict::Drop(DropReason::NoRoute);
+        if let Err(reason) = self.ensure_route(turn, index) {
+            return Verdict::Unroutable(reason);
         }
         let hot = self.sessions.hot(index);
         let (ahead, behind) = hot.next_hops(direction);
@@ -172,6 +175,7 @@ impl<P: Packet> Shard<P> {
         match tracked {
             Tracked::Forward => {}
             Tracked::Changed => self.note_state_change(turn, index, before),
+            Tracked::PerhapsReset => self.note_perhaps_reset(turn, index),
             Tracked::Reopen => return Err(Verdict::Reopen),
             Tracked::OutsideWindow => return Err(Verdict::Drop(DropReason::RstOutsideWindow)),
         }
@@ -222,7 +226,7 @@ impl<P: Packet> Shard<P> {
     /// Once a side closes, the last TSval that the real server saw decides how soon it accepts another connection.
     #[cold]
     fn note_last_timestamp(&mut self, index: SessionIndex, header: &[u8]) {
-        if let Some(value) = sent_timestamp(header) {
+        if let Some((value, _)) = sent_timestamps(header) {
             self.sessions.cold_mut(index).last_timestamp = value;
         }
     }
@@ -362,10 +366,10 @@ fn edit_syn_options(header: &mut [u8], mss: u16) -> Delta {
     lowered.combine(tcp_option::erase_mp_capable(options).unwrap_or_default())
 }
 
-/// The TSval of a segment, if it carries one.
-pub(super) fn sent_timestamp(header: &[u8]) -> Option<u32> {
+/// TSval and TSecr of a segment, if it carries them.
+pub(super) fn sent_timestamps(header: &[u8]) -> Option<(u32, u32)> {
     Options::new(&header[tcp::HEADER_LEN..]).find_map(|option| match option {
-        TcpOption::Timestamps { val, .. } => Some(val),
+        TcpOption::Timestamps { val, ecr, .. } => Some((val, ecr)),
         _ => None,
     })
 }

@@ -146,9 +146,7 @@ impl<P: Packet> Shard<P> {
         index: SessionIndex,
         direction: Direction,
     ) -> Result<(), DropReason> {
-        if self.sessions.hot(index).route_epoch != turn.snapshot.route_epoch && !self.reroute(turn, index) {
-            return Err(DropReason::NoRoute);
-        }
+        self.ensure_route(turn, index)?;
         let hot = self.sessions.hot(index);
         let behind = NeighbourIndex(match direction {
             Direction::Inbound => hot.next_hop_outbound,
@@ -179,10 +177,13 @@ impl<P: Packet> Shard<P> {
             Direction::Outbound => hot.next_hop_outbound,
         });
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
-        let error = message
-            .less_toa(from_v4, toa_growth(hot, direction))
-            .in_family(from_v4, to_v4)
-            .ok_or(DropReason::IcmpUnhandled)?;
+        let growth = toa_growth(hot, direction);
+        let (error, leaves_room) =
+            message.less_toa(growth, from_v4, to_v4).ok_or(DropReason::IcmpUnhandled)?;
+        if !leaves_room {
+            hot.flags.clear(Flags::TOA);
+            self.counters.toa_no_mtu_room += 1;
+        }
 
         let (quoted_header, quoted_l4) = quote.split_at(embedded.l4_offset);
         let same_family = from_v4 == to_v4;
@@ -284,20 +285,41 @@ impl Message {
         Message { error: icmp::Error { kind, code, rest: 0 }, ttl: 64 }
     }
 
-    /// The client may use less than the path allows: the gateway adds to its segments.
-    fn less_toa(self, v4: bool, growth: u16) -> Message {
-        let icmp::Error { kind, code, rest } = self.error;
-        let tells_mtu = if v4 {
-            (kind, code) == (icmp::V4_UNREACHABLE, icmp::V4_CODE_TOO_BIG)
+    /// The error in the words of the other side's family, where an MTU is told less the `growth` that the gateway adds
+    /// to what the client sends; and whether that left room for it. Not below the least MTU of IPv6, which a client
+    /// would not go below (RFC 8201 §4): there the segment has to go without. `None` if the family has no such error.
+    fn less_toa(self, growth: u16, from_v4: bool, to_v4: bool) -> Option<(Message, bool)> {
+        let whole = self.in_family(from_v4, to_v4)?;
+        let Some(mtu) = self.mtu(from_v4).filter(|_| growth > 0) else { return Some((whole, true)) };
+        let less = self.with_mtu(from_v4, mtu.saturating_sub(growth.into())).in_family(from_v4, to_v4)?;
+        let least = u32::from(ipv6::MTU_MIN);
+        // What names even less without TOA is forged, or of no use to this client.
+        let path = if from_v4 { mtu + (ipv6::HEADER_LEN - ipv4::HEADER_LEN) as u32 } else { mtu };
+        Some(if to_v4 {
+            (less, true)
+        } else if path < least {
+            (whole, true)
+        } else if path - u32::from(growth) < least {
+            (whole.with_mtu(false, least), false)
         } else {
-            kind == icmp::V6_TOO_BIG
-        };
-        if !tells_mtu || growth == 0 {
-            return self;
+            (less, true)
+        })
+    }
+
+    /// The MTU that the error tells, if it is of the kind that does.
+    fn mtu(self, v4: bool) -> Option<u32> {
+        let icmp::Error { kind, code, rest } = self.error;
+        if v4 {
+            ((kind, code) == (icmp::V4_UNREACHABLE, icmp::V4_CODE_TOO_BIG)).then_some(rest & 0xffff)
+        } else {
+            (kind == icmp::V6_TOO_BIG).then_some(rest)
         }
-        let (unused, mtu) = if v4 { (rest & 0xffff_0000, rest & 0xffff) } else { (0, rest) };
-        let rest = unused | mtu.saturating_sub(growth.into());
-        Message { error: icmp::Error { kind, code, rest }, ..self }
+    }
+
+    /// The same error with another MTU.
+    fn with_mtu(self, v4: bool, mtu: u32) -> Message {
+        let unused = if v4 { self.error.rest & 0xffff_0000 } else { 0 };
+        Message { error: icmp::Error { rest: unused | mtu, ..self.error }, ..self }
     }
 
     /// The error in the words of the other family; `None` if it has none for it.

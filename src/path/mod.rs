@@ -17,7 +17,7 @@
 //! | `express` | the usual packet of an established session, in one straight line | bucket, session line |
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | any packet that has a session | and the cold line at its ends |
 //! | `open`, `end` | a session's beginning and end | cold |
-//! | `icmp`, `refuse`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
+//! | `icmp`, `refuse`, `own_segment`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
 //! Nothing here knows DPDK, allocates after start, locks, logs or calls the kernel: buffers, wires and other workers are
 //! [`packet::Packet`] and [`packet::Io`]. Every packet ends as transmitted, handed over, held or dropped with a
@@ -38,6 +38,7 @@ mod limiter;
 pub mod neighbour;
 mod next_hop;
 mod open;
+mod own_segment;
 pub mod packet;
 mod parsed;
 pub mod phase;

@@ -43,24 +43,39 @@ impl<P: Packet> Shard<P> {
         Ok([inbound, outbound])
     }
 
-    /// Finds a session's next hops anew after the routes have changed. False if there is no way any more.
+    /// Sees to it that a session's next hops are those of the routes in force. The error says why there is no way any
+    /// more; the next packet looks again.
+    #[inline(always)]
+    pub(super) fn ensure_route<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+    ) -> Result<(), DropReason> {
+        if self.sessions.hot(index).route_epoch == turn.snapshot.route_epoch {
+            return Ok(());
+        }
+        self.reroute(turn, index)
+    }
+
+    /// Finds a session's next hops anew after the routes have changed.
     #[cold]
-    pub(super) fn reroute<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) -> bool {
+    fn reroute<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+    ) -> Result<(), DropReason> {
         let (client, rip) = (self.sessions.inbound(index).src, self.sessions.outbound(index).src);
         let routes = &turn.snapshot.routes;
-        let (Some(to_server), Some(to_client)) = (routes.lookup(&rip), routes.lookup(&client)) else {
-            return false;
-        };
-        let Ok([inbound, outbound]) = self.next_hops(turn, (to_server, &rip), (to_client, &client)) else {
-            return false;
-        };
+        let to_server = routes.lookup(&rip).ok_or(DropReason::NoRoute)?;
+        let to_client = routes.lookup(&client).ok_or(DropReason::NoRoute)?;
+        let [inbound, outbound] = self.next_hops(turn, (to_server, &rip), (to_client, &client))?;
         let hot = self.sessions.hot_mut(index);
         self.neighbours.release(NeighbourIndex(hot.next_hop_inbound));
         self.neighbours.release(NeighbourIndex(hot.next_hop_outbound));
         hot.next_hop_inbound = inbound.0;
         hot.next_hop_outbound = outbound.0;
         hot.route_epoch = turn.snapshot.route_epoch;
-        true
+        Ok(())
     }
 
     /// Gives a finished packet its Ethernet addresses and sends it, or lets it wait until they are known.

@@ -3,7 +3,7 @@
 //! virtual service -> real server -> lease -> session. Whoever is refused is told at once, and the refusal is counted.
 
 use super::drop_reason::DropReason;
-use super::forward::sent_timestamp;
+use super::forward::sent_timestamps;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::rewrite::{Ends, ends_delta};
@@ -181,7 +181,7 @@ impl<P: Packet> Shard<P> {
         hot.seq_delta = isn.wrapping_sub(client_isn);
         hot.next_seq_inbound = client_isn.wrapping_add(1);
         cold.client_isn = client_isn;
-        if let Some(value) = sent_timestamp(header) {
+        if let Some((value, _)) = sent_timestamps(header) {
             hot.flags.set(Flags::TIMESTAMP);
             hot.timestamp_delta = timestamp.wrapping_sub(value);
             cold.last_timestamp = value;

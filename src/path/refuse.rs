@@ -1,4 +1,5 @@
-//! Telling a sender that its packet goes no further: RST for TCP, ICMP for the rest, never more than the limit allows.
+//! Telling a sender that its packet goes no further: RST for TCP, ICMP for the rest and where the connection lives on,
+//! never more than the limit allows.
 //!
 //! The answer goes back the way the packet came, to the MAC address that sent it, so that refusing needs no route and no
 //! neighbour. It is never larger than what a sender may be told (RFC 1812 §4.3.2.3: 576 bytes; RFC 4443 §2.4: 1280).
@@ -19,8 +20,12 @@ pub(super) const OWN_TTL: u8 = 64;
 /// An ICMP error, by its meaning in both families.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum IcmpError {
+    /// RFC 1812 §5.2.7.1: no route leads there
+    NoRoute,
+    /// the next hop cannot be reached, or not be remembered
+    HostUnreachable,
     PortUnreachable,
-    /// RFC 5508 REQ-8: no local port was left
+    /// RFC 5508 REQ-8: no local port was left, or no room for a session
     AdministrativelyProhibited,
     TimeExceeded,
     /// the largest packet that would pass, in the sender's family
@@ -31,6 +36,8 @@ impl IcmpError {
     /// Type, code and the four bytes behind the checksum (RFC 792, RFC 1191).
     const fn v4(self) -> (u8, u8, u32) {
         match self {
+            IcmpError::NoRoute => (3, 0, 0),
+            IcmpError::HostUnreachable => (3, 1, 0),
             IcmpError::PortUnreachable => (3, 3, 0),
             IcmpError::AdministrativelyProhibited => (3, 13, 0),
             IcmpError::TimeExceeded => (11, 0, 0),
@@ -41,6 +48,8 @@ impl IcmpError {
     /// The same for ICMPv6 (RFC 4443 §3).
     const fn v6(self) -> (u8, u8, u32) {
         match self {
+            IcmpError::NoRoute => (1, 0, 0),
+            IcmpError::HostUnreachable => (1, 3, 0),
             IcmpError::PortUnreachable => (1, 4, 0),
             IcmpError::AdministrativelyProhibited => (1, 1, 0),
             IcmpError::TimeExceeded => (3, 0, 0),
@@ -60,27 +69,40 @@ impl<P: Packet> Shard<P> {
         parsed: &Parsed,
         reason: DropReason,
     ) {
-        use DropReason::{NoLocalPort, NoRealServer, NoService, NoSession, NoSessionOutbound, SessionReset};
         let is_tcp = parsed.tuple.protocol == Protocol::Tcp;
         // RFC 9293 §3.10.7.1: nobody answers a RST; so it costs the others none of the limit either.
         let unanswerable = is_tcp && parsed.tcp_flags & tcp::RST != 0;
-        let told = match reason {
-            _ if unanswerable => false,
-            NoSessionOutbound => is_tcp && self.is_real_server(turn, &parsed.tuple),
-            NoService | NoSession | NoRealServer | NoLocalPort | SessionReset => true,
-            DropReason::SessionTableFull => is_tcp,
-            _ => false,
-        };
-        if told && self.may_answer(turn) {
+        let is_stranger =
+            reason == DropReason::NoSessionOutbound && !(is_tcp && self.is_real_server(turn, &parsed.tuple));
+        if let Some(error) = told_as(reason)
+            && !unanswerable
+            && !is_stranger
+            && self.may_answer(turn)
+        {
             if is_tcp {
                 self.send_rst(turn, rx_port, &packet, parsed);
             } else {
-                let error = match reason {
-                    NoLocalPort => IcmpError::AdministrativelyProhibited,
-                    _ => IcmpError::PortUnreachable,
-                };
                 self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
             }
+        }
+        self.drop(packet, reason);
+    }
+
+    /// RFC 1812 §5.2.7.1: there is no way on for a packet of a session that lives. Its sender learns that much, and may
+    /// try again (RFC 1122 §4.2.3.9: such an error does not end a connection).
+    #[cold]
+    pub(super) fn refuse_unroutable<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        parsed: &Parsed,
+        reason: DropReason,
+    ) {
+        if let Some(error) = told_as(reason)
+            && self.may_answer(turn)
+        {
+            self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
         }
         self.drop(packet, reason);
     }
@@ -187,6 +209,22 @@ impl<P: Packet> Shard<P> {
     }
 }
 
+/// The error that says to a sender of datagrams why its packet is refused; senders of TCP get a RST for it. `None`: nobody
+/// is told. What overload drops between workers is not told, since the next attempt may get through.
+const fn told_as(reason: DropReason) -> Option<IcmpError> {
+    match reason {
+        DropReason::NoService
+        | DropReason::NoSession
+        | DropReason::NoSessionOutbound
+        | DropReason::NoRealServer
+        | DropReason::SessionReset => Some(IcmpError::PortUnreachable),
+        DropReason::NoLocalPort | DropReason::SessionTableFull => Some(IcmpError::AdministrativelyProhibited),
+        DropReason::NoRoute => Some(IcmpError::NoRoute),
+        DropReason::NeighbourTableFull => Some(IcmpError::HostUnreachable),
+        _ => None,
+    }
+}
+
 fn place_of(parsed: &Parsed) -> Place {
     Place {
         l3: parsed.l3,
@@ -199,8 +237,7 @@ fn place_of(parsed: &Parsed) -> Place {
 }
 
 /// Lays out an answer to the frame `received`: Ethernet turned round, an IP header for `protocol` (`None`: ICMP), `len`
-/// bytes to fill in. Returns
-/// where they begin. Short frames are padded with zeros to Ethernet's minimum.
+/// bytes to fill in. Returns where they begin. Short frames are padded with zeros to Ethernet's minimum.
 fn begin_answer<P: Packet>(
     answer: &mut P,
     received: &[u8],

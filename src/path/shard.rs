@@ -175,9 +175,14 @@ impl<P: Packet> Shard<P> {
 
     /// How long session `index` may stay without packets in its present state.
     pub(super) fn timeout_ticks(&self, snapshot: &Snapshot, index: SessionIndex) -> u32 {
-        let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
-        let service = snapshot.services.get(cold.service as usize).and_then(Option::as_ref);
-        let timeouts = service.map_or(&self.default_timeouts, |service| &service.timeouts);
-        timeouts.ticks(hot.protocol(), hot.state)
+        let hot = self.sessions.hot(index);
+        self.timeouts(snapshot, index).ticks(hot.protocol(), hot.state)
+    }
+
+    /// The time-outs of session `index`: its service's, the usual ones if that is gone.
+    pub(super) fn timeouts<'a>(&'a self, snapshot: &'a Snapshot, index: SessionIndex) -> &'a Timeouts {
+        let service = self.sessions.cold(index).service as usize;
+        let service = snapshot.services.get(service).and_then(Option::as_ref);
+        service.map_or(&self.default_timeouts, |service| &service.timeouts)
     }
 }

@@ -4,16 +4,15 @@
 //! payload, of the segment's options only the timestamps, without which it may be dropped (RFC 7323 §3.2).
 
 use super::client_address;
-use super::icmp::write_ip;
+use super::forward::sent_timestamps;
 use super::neighbour::NeighbourIndex;
+use super::own_segment::lay_out;
 use super::packet::{Io, Packet};
-use super::refuse::OWN_TTL;
 use super::rewrite::Ends;
 use super::shard::{Shard, Turn};
 use crate::service::snapshot::ToaSettings;
 use crate::session::{Direction, Flags, SessionIndex};
-use crate::wire::tcp_option::{Options, TcpOption};
-use crate::wire::{Address, Protocol, checksum, ethernet, ipv4, ipv6, tcp};
+use crate::wire::{Address, Protocol, checksum, tcp};
 
 /// Two no-operations, kind and length, as nearly every stack writes timestamps (RFC 7323 appendix A).
 const TIMESTAMPS: [u8; 4] = [1, 1, 8, 10];
@@ -42,27 +41,9 @@ impl<P: Packet> Shard<P> {
 
         let toa_len = client_address::option_len(!client.is_v4());
         let segment_len = tcp::HEADER_LEN + toa_len + timestamps.map_or(0, |_| TIMESTAMPS_LEN);
-        let (ip_len, ethertype) = if ends.src.is_v4() {
-            (ipv4::HEADER_LEN, ethernet::TYPE_IPV4)
-        } else {
-            (ipv6::HEADER_LEN, ethernet::TYPE_IPV6)
-        };
-        let l4 = ethernet::HEADER_LEN + ip_len;
         let Some(mut packet) = turn.io.allocate() else { return };
-        if !packet.grow_back((l4 + segment_len).max(ethernet::MIN_FRAME_LEN)) {
-            return;
-        }
-        let out = packet.head_mut();
-        out[12..14].copy_from_slice(&ethertype.to_be_bytes());
-        write_ip(
-            &mut out[ethernet::HEADER_LEN..],
-            (&ends.src, &ends.dst),
-            segment_len,
-            Some(Protocol::Tcp),
-            0,
-            OWN_TTL,
-        );
-        let segment = &mut out[l4..l4 + segment_len];
+        let Some(l4) = lay_out(&mut packet, &ends, segment_len) else { return };
+        let segment = &mut packet.head_mut()[l4..l4 + segment_len];
         let bare = tcp::Segment {
             sport: ends.sport,
             dport: ends.dport,
@@ -91,10 +72,7 @@ impl<P: Packet> Shard<P> {
 
 /// The timestamps option of a segment in the real server's numbers, if it has one.
 fn timestamps(header: &[u8], delta: u32) -> Option<[u8; TIMESTAMPS_LEN]> {
-    let (val, ecr) = Options::new(&header[tcp::HEADER_LEN..]).find_map(|option| match option {
-        TcpOption::Timestamps { val, ecr, .. } => Some((val, ecr)),
-        _ => None,
-    })?;
+    let (val, ecr) = sent_timestamps(header)?;
     let mut out = [0; TIMESTAMPS_LEN];
     out[..4].copy_from_slice(&TIMESTAMPS);
     out[4..8].copy_from_slice(&val.wrapping_add(delta).to_be_bytes());

@@ -67,6 +67,8 @@ impl Flags {
     pub const SERVER_CLOSED_FIRST: u16 = 1 << 13;
     /// The lease is on offer to new sessions: it stands in the local pool's reclaim list.
     pub const OFFERED: u16 = 1 << 14;
+    /// A RST went by that its receiver may have taken for the exact one; `Cold::packets_at_reset` is valid.
+    pub const PERHAPS_RESET: u16 = 1 << 15;
 
     /// The bit that says that the side whose packets travel in `direction` is IPv6.
     #[inline(always)]
@@ -275,10 +277,14 @@ pub struct Cold {
     pub last_timestamp: u32,
     /// index of the service in the snapshot
     pub service: u32,
+    /// the last acknowledgement of the client's that did not complete the handshake
+    pub refused_ack: u32,
+    /// `Hot::packets` behind the last RST that may have been the exact one; valid with [`Flags::PERHAPS_RESET`]
+    pub packets_at_reset: u32,
     /// the wheel's slot the session hangs in plus 1, 0 for none, owned by the wheel
     pub(super) timer_slot: u16,
     /// room to 64 bytes
-    pub reserved: [u8; 14],
+    reserved: [u8; 6],
 }
 
 /// The addresses of a session that has an IPv6 side, IPv4 ones in mapped form: one cache line.

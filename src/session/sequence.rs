@@ -33,8 +33,8 @@ impl IsnGenerator {
     ///
     /// ISN = M + F(LIP, lport, RIP, rport, secret), RFC 6528 §3, with Linux' clock M of 64 ns
     /// (`net/core/secure_seq.c`): it comes round in 275 s, longer than TIME_WAIT, and outruns a connection of
-    /// up to 125 Mbit/s. A faster one leaves the next ISN behind its last number; then the timestamp has to
-    /// be newer ([`reuse_acceptable`]).
+    /// up to 125 Mbit/s. A faster one leaves the next ISN behind its last number; then the port rests
+    /// ([`reuse_acceptable_to_all`]).
     #[inline]
     pub fn isn(&self, lease: &Tuple, nanos: u64) -> u32 {
         let mut hasher = self.hasher(b'S', lease);
@@ -90,6 +90,13 @@ pub const fn reuse_acceptable(
         (Some(last), Some(new)) if last != new => is_after(new, last),
         _ => beyond,
     }
+}
+
+/// As [`reuse_acceptable`], whoever comes next: with timestamps or without.
+#[inline]
+pub const fn reuse_acceptable_to_all(last_seq: u32, new_isn: u32, last_ts: Option<u32>, new_ts: u32) -> bool {
+    reuse_acceptable(last_seq, new_isn, last_ts, Some(new_ts))
+        && reuse_acceptable(last_seq, new_isn, last_ts, None)
 }
 
 /// Whether `a` comes after `b` in arithmetic modulo 2^32 (RFC 9293 §3.4).
@@ -198,6 +205,22 @@ mod tests {
         for (last_seq, new_isn, last_ts, new_ts, accepted) in cases {
             let got = reuse_acceptable(last_seq, new_isn, last_ts, new_ts);
             assert_eq!(got, accepted, "{last_seq} {new_isn} {last_ts:?} {new_ts:?}");
+        }
+    }
+
+    #[test]
+    fn conformance_h8_a_port_is_free_only_for_whoever_comes_next() {
+        let cases = [
+            // last_seq, new_isn, last_ts, new_ts, free
+            (1000, 999, Some(7), 8, false), // the next client may have no timestamps
+            (1000, 1001, Some(7), 8, true),
+            (1000, 1001, Some(8), 7, false), // or have them
+            (1000, 1001, None, 7, true),
+            (1000, 999, None, 7, false),
+        ];
+        for (last_seq, new_isn, last_ts, new_ts, free) in cases {
+            let got = reuse_acceptable_to_all(last_seq, new_isn, last_ts, new_ts);
+            assert_eq!(got, free, "{last_seq} {new_isn} {last_ts:?} {new_ts:?}");
         }
     }
 

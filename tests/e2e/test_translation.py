@@ -197,6 +197,8 @@ def test_conformance_J2_a_forged_toa_never_arrives(gateway, any_wire, kind, leng
     data = wire.at_server(TCP, match=lambda p: len(p[TCP].payload))
     assert len(toa_options(data)) == 1 and toa_of(data) == (wire.cip, session.cport)
     # After the server's first byte was acknowledged no TOA is due: then there must be none at all.
+    wire.server.send(wire.outbound(session, b"four", flags="PA", seq=wire.SERVER_ISN + 1, ack=session.seen_isn + 5))
+    wire.at_client(TCP, match=lambda p: bytes(p[TCP].payload) == b"four")
     wire.client.send(wire.inbound(session, b"more", flags="PA", seq=1005, ack=wire.SERVER_ISN + 5, options=forged))
     later = wire.at_server(TCP, match=lambda p: bytes(p[TCP].payload) == b"more")
     assert toa_options(later) == []

@@ -6,10 +6,12 @@
 //! modules are named after the groups of `tests/conformance.tsv`.
 
 mod accounting;
+mod believed;
 mod checksums;
 mod configuration;
 mod damage;
 mod ethernet;
+mod expiry;
 mod guests;
 mod icmp;
 mod ip;
@@ -18,6 +20,7 @@ mod mtu;
 mod pools;
 mod random_walk;
 mod reasons;
+mod refused;
 mod rig;
 mod tcp;
 mod tcp_end;

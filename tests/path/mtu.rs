@@ -3,7 +3,7 @@
 use fullnat::session::State;
 
 use crate::rig::conversation::Conversation;
-use crate::rig::frame::{ACK, PSH, udp};
+use crate::rig::frame::{ACK, PSH, icmp, udp};
 use crate::rig::{Families, LAN, Options, Rig, WAN, one};
 
 /// A gateway between links of these MTUs.
@@ -100,4 +100,34 @@ fn conformance_j6_what_is_too_big_does_not_move_the_session() {
     }
     assert_eq!(flow.state(&rig), None);
     rig.finish();
+}
+
+/// A client ignores an MTU below IPv6's least (RFC 8201 §4): where what TOA adds would bring it there, the session goes
+/// without TOA instead.
+#[test]
+fn conformance_f9_j4_an_mtu_below_that_of_ipv6_ends_toa_instead() {
+    // What the router says, what the client is told, whether TOA goes on.
+    let same = [(1300, 1280, true), (1299, 1280, false), (1280, 1280, false), (1279, 1279, true)];
+    let across = [(1280, 1280, true), (1279, 1280, false), (1260, 1280, false), (1259, 1280, true)];
+    for (server_v6, errors) in [(true, same), (false, across)] {
+        let families = Families { client_v6: true, server_v6 };
+        for (mtu, told, goes_on) in errors {
+            let mut rig = Rig::new(&families.config(2, "tcp", "client_address = \"toa\""));
+            let flow = Conversation::open(&mut rig, families, 5000);
+            let sent = flow.send(&mut rig, ACK, 1, 1);
+            assert_eq!(sent.toa(254), Some(flow.client));
+            let (kind, code) = if server_v6 { (2, 0) } else { (3, 4) };
+            rig.mark();
+            let seen = one(rig.server(&icmp(sent.dst, sent.src, kind, code, mtu, sent.packet())));
+            assert_eq!(seen.icmp(), (2, 0, told), "{mtu}");
+            rig.moved(&[("received", 1), ("transmitted", 1), ("toa_no_mtu_room", u64::from(!goes_on))]);
+            // As large as the client was told: it fits what the router said.
+            let segment = flow.inbound(ACK | PSH, 1, 1).payload(&vec![7; told as usize - 60]);
+            let seen = one(rig.client(&segment.packet()));
+            assert_eq!(seen.toa(254).is_some(), goes_on);
+            let is_forged = mtu < if server_v6 { 1280 } else { 1260 };
+            assert!(is_forged || seen.ip_len <= mtu as usize, "{}", seen.ip_len);
+            rig.finish();
+        }
+    }
 }

@@ -351,6 +351,7 @@ fn conformance_i15_behind_the_time_out_both_sides_are_told() {
         let flow = Conversation::open(&mut rig, families, 5000);
         rig.pass(903);
         assert_eq!(rig.sessions(), 0);
+        assert_eq!(one(rig.take_sent()).flags(), RST | ACK, "to the real server, and may be lost");
         rig.mark();
         let rst = one(rig.client(&flow.inbound(ACK, 1, 1).packet()));
         assert_eq!((rst.tcp(), rst.ends()), ((RST, SERVER_ISN.wrapping_add(1), 0), (flow.vip, flow.client)));

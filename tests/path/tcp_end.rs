@@ -82,8 +82,8 @@ fn conformance_i1_transitions_through_the_path() {
         (SynRecv, true, ACK, SynRecv),  // IPVS: established
         (SynRecv, false, ACK, SynRecv), // IPVS: established
         (SynRecv, false, SYN | ACK, SynRecv),
-        (SynRecv, true, FIN | ACK, TimeWait),
-        (SynRecv, false, FIN | ACK, TimeWait),
+        (SynRecv, true, FIN | ACK, SynRecv),  // IPVS: time_wait
+        (SynRecv, false, FIN | ACK, SynRecv), // IPVS: time_wait
         (Established, true, ACK, Established),
         (Established, false, ACK, Established),
         (Established, true, FIN | ACK, CloseWait),

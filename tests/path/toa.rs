@@ -39,7 +39,7 @@ fn conformance_j1_toa_rides_until_the_client_has_acknowledged_a_byte() {
             assert_eq!(has(&mut rig, ACK | PSH, 1, 1), client);
         }
         assert_eq!(has(&mut rig, RST, 9000, 0), None, "a RST has none");
-        flow.reply(&mut rig, ACK | PSH, 1, 1);
+        one(rig.server(&flow.outbound(ACK | PSH, 1, 1).payload(b"1").packet()));
         assert_eq!(has(&mut rig, ACK, 1, 1), client);
         assert_eq!(has(&mut rig, ACK, 1, 2), None, "the client has acknowledged a byte");
         assert_eq!(has(&mut rig, ACK, 1, 1), None, "and that ends it");
@@ -118,6 +118,7 @@ fn conformance_j2_a_clients_toa_is_erased_from_every_segment() {
                 let seen = one(rig.client(&flow.inbound(ACK, 1, 1).options(forged).packet()));
                 assert_eq!((seen.toa(254), kinds(&seen)), (expected, expected.iter().count()));
                 // Also long after the gateway has stopped sending its own.
+                one(rig.server(&flow.outbound(ACK | PSH, 1, 1).payload(b"1").packet()));
                 let late = one(rig.client(&flow.inbound(ACK, 1, 2).options(forged).packet()));
                 assert_eq!(kinds(&late), 0);
                 let reset = one(rig.client(&flow.inbound(RST, 1, 0).options(forged).packet()));
@@ -125,6 +126,24 @@ fn conformance_j2_a_clients_toa_is_erased_from_every_segment() {
             }
             rig.finish();
         }
+    }
+}
+
+/// A client that would rather not be known acknowledges what the real server has not sent.
+#[test]
+fn conformance_j2_an_acknowledgement_of_nothing_does_not_end_toa() {
+    for families in Families::ALL {
+        let mut rig = Rig::new(&families.config(2, "tcp", TOA));
+        let flow = Conversation::begin(&mut rig, families, 5000);
+        flow.reply(&mut rig, SYN | ACK, 0, 1);
+        for ack in [2, 1000, (1 << 31) - 1] {
+            assert_eq!(flow.send(&mut rig, ACK, 1, ack).toa(254), Some(flow.client));
+        }
+        assert_eq!(flow.send(&mut rig, ACK, 1, 1).toa(254), Some(flow.client), "the one that is accepted");
+        assert_eq!(flow.send(&mut rig, ACK, 1, 2).toa(254), Some(flow.client), "nothing was sent yet");
+        one(rig.server(&flow.outbound(ACK | PSH, 1, 1).payload(b"1").packet()));
+        assert_eq!(flow.send(&mut rig, ACK, 1, 2).toa(254), None);
+        rig.finish();
     }
 }
 
