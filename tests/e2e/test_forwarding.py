@@ -35,7 +35,7 @@ def test_conformance_P1_curl_reaches_nginx_from_a_local_address(gateway, lab, wa
     assert names == ({"rs3"} if "router" in way else {"rs1", "rs2"})
 
 
-@pytest.mark.offloads(True)
+@pytest.mark.parametrize("offloads", [True], ids=["offloads"])
 @pytest.mark.parametrize("way", ["v4", "v6"])
 def test_conformance_G7_curl_with_peers_that_leave_checksums_to_a_device(gateway, lab, way):
     before = [ns.counters("TcpInCsumErrors", "TcpInErrs") for ns in (lab.client, *lab.servers.values())]

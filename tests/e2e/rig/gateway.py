@@ -138,6 +138,7 @@ class Fullnatd:
         self.control = Control(self.socket)
         self.log = lab.directory / "fullnatd.log"
         self.process = None
+        self.expected_end = False
 
     def write_config(self):
         path = self.lab.directory / "gateway.toml"
@@ -155,6 +156,7 @@ class Fullnatd:
 
     def _ready(self):
         if self.process.poll() is not None:
+            self.expected_end = True
             raise RuntimeError(f"fullnatd ended with status {self.process.returncode}\n{self.output()}")
         return "ready" in self.output().splitlines() and self.control.alive()
 
@@ -166,10 +168,25 @@ class Fullnatd:
 
     def stop(self):
         """SIGTERM; returns (exit status, seconds it took)."""
+        self.expected_end = True
         started = time.monotonic()
         return stop(self.process, 5), time.monotonic() - started
 
+    def end(self):
+        """SIGTERM, and it ends as it should."""
+        status, took = self.stop()
+        assert status == 0, f"fullnatd ended with status {status}\n{self.output()}"
+        assert took < 1, f"fullnatd took {took:.2f} s to end\n{self.output()}"
+
+    def check_alive(self):
+        """Fails, once, if the process ended by itself."""
+        if self.process is not None and not self.expected_end and not self.running():
+            self.expected_end = True
+            raise AssertionError(f"fullnatd ended with status {self.process.returncode} while nobody told it to\n"
+                                 f"{self.output()}")
+
     def kill(self):
+        self.expected_end = True
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -229,6 +246,12 @@ class KernelNat:
 
     def running(self):
         return self.up
+
+    def check_alive(self):
+        pass
+
+    def end(self):
+        self.stop()
 
     def stop(self):
         gateway = self.lab.gateway

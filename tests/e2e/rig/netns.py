@@ -33,6 +33,11 @@ def wait_until(condition, seconds, what):
         pause = min(pause * 2, 0.05)
 
 
+def family_of(address):
+    """The socket family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -97,8 +102,7 @@ class Namespace:
 
     def connect(self, host, port, timeout=5.0, source=None):
         """A TCP connection from this namespace."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = self.socket(family, timeout=timeout)
+        made = self.socket(family_of(host), timeout=timeout)
         try:
             if source:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
