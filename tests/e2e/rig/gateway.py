@@ -197,7 +197,7 @@ class Fullnatd:
 class KernelNat:
     """nftables dnat + snat in the same namespace, of the same configuration as far as nftables can say it."""
 
-    control = None
+    control = process = None
 
     def __init__(self, lab, settings):
         self.lab, self.settings = lab, settings

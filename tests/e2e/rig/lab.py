@@ -39,6 +39,7 @@ class Lab:
     def __init__(self, with_test_servers=True):
         """Without test servers only nginx runs, which is all that a demonstration needs installed."""
         self.namespaces = []
+        self.peers = {}
         self.with_test_servers = with_test_servers
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-e2e-"))
         self.offloads = None
@@ -76,7 +77,7 @@ class Lab:
         for name, namespace in self.servers.items():
             start_nginx(namespace, name, self.directory / name)
             if self.with_test_servers:
-                start_peer(namespace, name)
+                self.peers[name] = start_peer(namespace, name)
                 start_iperf(namespace)
                 start_dns(namespace)
 

@@ -6,7 +6,6 @@ runs stand side by side and what a killed run left behind is recognised and remo
 
 import contextlib
 import ctypes
-import glob
 import os
 import re
 import signal
@@ -136,7 +135,7 @@ class Namespace:
     def add_address(self, interface, *addresses):
         for address in addresses:
             nodad = ["nodad"] if ":" in address else []
-            self.run("ip", "address", "add", address, "dev", interface, *nodad)
+            self.run("ip", "address", "replace", address, "dev", interface, *nodad)
 
     def mac(self, interface):
         with self.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as probe:
@@ -165,19 +164,6 @@ def stop(process, seconds):
             process.kill()
             process.wait()
     return process.returncode
-
-
-def waited_for_cpu(processes):
-    """Seconds that the threads of these processes were ready to run and had no CPU (0 where the kernel keeps no count).
-
-    What a limit on a time must not be charged with: others on the same machine.
-    """
-    nanos = 0
-    for process in processes:
-        for path in glob.glob(f"/proc/{process}/task/*/schedstat"):
-            with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
-                nanos += int(file.read().split()[1])
-    return nanos / 1e9
 
 
 def link(left, left_name, right, right_name, mtu=1500):
