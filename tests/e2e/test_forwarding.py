@@ -1,5 +1,6 @@
 """Real clients, real servers: what a user sees of the gateway."""
 
+import errno
 import socket
 import subprocess
 
@@ -10,7 +11,7 @@ from rig import machine
 from rig.dimensions import OFFLOADS, VIPS, paired
 from rig.frames import TCP, packed, toa_of, toa_options
 from rig.lab import CIP, CIP6, LIPS, LIPS6, RIPS6, VIP, VIP6
-from rig.netns import family_of
+from rig.netns import family_of, wait_until
 
 # (where the client dials, its address, what the real server may see as source)
 WAYS = {
@@ -231,9 +232,18 @@ def test_conformance_I9_the_same_client_port_again_and_again(gateway, lab, vip, 
     # Neither end leaves a TIME_WAIT at the client: reset as a restarted client would, or the server has it.
     cport, word = (51000, b"stay\n") if ends == "by-reset" else (51001, b"who\n")
     before = lab.client.counters("TcpExtTCPSynRetrans")
+
+    def connect():
+        try:
+            return connects.measure(lambda: lab.client.connect(vip, 9000, source=("", cport)))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            return None  # the client's last FIN is not acknowledged yet
+
     with machine.Timed(0.01, gateway.process, *lab.peers.values()) as connects:
         for _ in range(500):
-            with connects.measure(lambda: lab.client.connect(vip, 9000, source=("", cport))) as connection:
+            with wait_until(connect, 0.15, "the end of the connection before") as connection:
                 connection.sendall(word)
                 assert connection.recv(100)
                 if ends == "by-reset":
