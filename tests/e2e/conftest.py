@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from rig import gateway as gateways
+from rig.gateway import end_gateway
 from rig.invariants import Watch, check_accounting
 from rig.lab import Lab
 from rig.netns import remove_leftovers
@@ -50,12 +51,6 @@ def whole_lab(request):
     request.addfinalizer(made.close)
     yield made
     end_gateway(made)
-
-
-def end_gateway(lab):
-    """The gateway that runs, if one does, ends as it should: at once and with status 0."""
-    if lab.current and lab.current.running():
-        lab.current.end()
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
-"""What else the machine does while a time is measured: limits are for the gateway, not for its neighbours.
+"""The machine: its hugepages, and what else it does while a time is measured.
 
-Everything is read from /proc.
+Limits on times are for the gateway, not for whoever else runs; what those take is read from /proc.
 """
 
 import contextlib
 import glob
 import os
+import pathlib
 import threading
 import time
+
+import pytest
 
 
 def percentile(seconds, share):
@@ -20,6 +23,24 @@ def summary(seconds):
     """The worst, the 99th percentile and the median of some times."""
     return "worst {:.1f} ms, p99 {:.2f} ms, median {:.2f} ms".format(
         *(percentile(seconds, share) * 1000 for share in (1, 0.99, 0.5)))
+
+
+NR_HUGEPAGES = pathlib.Path("/proc/sys/vm/nr_hugepages")
+
+
+@contextlib.contextmanager
+def huge_pages(count):
+    """The kernel's default hugepages number `count` meanwhile; a test is skipped where it has not that many to give."""
+    before = NR_HUGEPAGES.read_text()
+    try:
+        NR_HUGEPAGES.write_text(str(count))
+        have = int(NR_HUGEPAGES.read_text())
+        if have < count:
+            pytest.skip(f"the kernel has {have} of {count} hugepages to give")
+        assert have == count, "somebody else's hugepages are in use"
+        yield
+    finally:
+        NR_HUGEPAGES.write_text(before)
 
 
 class Timed:
