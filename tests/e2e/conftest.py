@@ -97,6 +97,8 @@ def start(lab, request):
         elif watch:
             watches.append(_watch(lab, current, request))
         current.watch = watches[-1] if watch else None
+        if watch:
+            current.watch.learn()
         return current
 
     yield run

@@ -196,6 +196,10 @@ class Fullnatd:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def macs(self):
+        """The MAC address of each port by its name."""
+        return {port["name"]: port["mac"] for port in self.control.get("/v1/ports")}
+
     def fullnatctl(self, *words, check=True):
         return self.lab.gateway.run(binary("fullnatctl"), "--socket", self.socket, *words, check=check)
 
@@ -255,6 +259,9 @@ class KernelNat:
 
     def check_alive(self):
         pass
+
+    def macs(self):
+        return {side: self.lab.gateway.mac(f"gw-{side}") for side in ("wan", "lan")}
 
     def end(self):
         self.stop()
