@@ -13,6 +13,10 @@ import time
 import pytest
 
 
+# linux/socket.h: beyond net.core.rmem_max.
+SO_RCVBUFFORCE = 33
+
+
 def percentile(seconds, share):
     """The time that this share of them does not exceed."""
     ordered = sorted(seconds)
@@ -94,8 +98,8 @@ class Timed:
         """Seconds of CPU time so far, with what a hypervisor withheld."""
         with open("/proc/stat", encoding="ascii") as file:
             user, nice, system, _idle, _iowait, _irq, _softirq, steal = map(int, file.readline().split()[1:9])
-        own = sum(_consumed(process) for process in ("self", *self._processes))
-        return (user + nice + system + steal - own) / os.sysconf("SC_CLK_TCK")
+        own = sum(consumed(process) for process in ("self", *self._processes))
+        return (user + nice + system + steal) / os.sysconf("SC_CLK_TCK") - own
 
 
 def _waited(path):
@@ -105,8 +109,8 @@ def _waited(path):
     return 0
 
 
-def _consumed(process):
-    """Ticks of user and system time of a process with all its threads."""
+def consumed(process):
+    """Seconds of CPU time that a process has taken with all its threads."""
     with open(f"/proc/{process}/stat", encoding="ascii") as file:
         fields = file.read().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
