@@ -179,10 +179,14 @@ impl<P: Packet> Shard<P> {
             Direction::Outbound => hot.next_hop_outbound,
         });
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
-        let error = message
-            .less_toa(from_v4, toa_growth(hot, direction))
-            .in_family(from_v4, to_v4)
-            .ok_or(DropReason::IcmpUnhandled)?;
+        let mut error = message.in_family(from_v4, to_v4).ok_or(DropReason::IcmpUnhandled)?;
+        let growth = toa_growth(hot, direction);
+        if !to_v4 && error.mtu(to_v4).is_some_and(|mtu| mtu < u32::from(ipv6::MTU_MIN + growth)) {
+            // No sender goes below 1280 (RFC 8201 §4): what TOA adds would never arrive. The handshake has carried it.
+            hot.flags.clear(Flags::TOA);
+        } else {
+            error = error.less_toa(to_v4, growth);
+        }
 
         let (quoted_header, quoted_l4) = quote.split_at(embedded.l4_offset);
         let same_family = from_v4 == to_v4;
@@ -284,20 +288,20 @@ impl Message {
         Message { error: icmp::Error { kind, code, rest: 0 }, ttl: 64 }
     }
 
+    /// The MTU that it tells, if it tells one.
+    fn mtu(&self, v4: bool) -> Option<u32> {
+        let icmp::Error { kind, code, rest } = self.error;
+        match v4 {
+            true => ((kind, code) == (icmp::V4_UNREACHABLE, icmp::V4_CODE_TOO_BIG)).then_some(rest & 0xffff),
+            false => (kind == icmp::V6_TOO_BIG).then_some(rest),
+        }
+    }
+
     /// The client may use less than the path allows: the gateway adds to its segments.
     fn less_toa(self, v4: bool, growth: u16) -> Message {
-        let icmp::Error { kind, code, rest } = self.error;
-        let tells_mtu = if v4 {
-            (kind, code) == (icmp::V4_UNREACHABLE, icmp::V4_CODE_TOO_BIG)
-        } else {
-            kind == icmp::V6_TOO_BIG
-        };
-        if !tells_mtu || growth == 0 {
-            return self;
-        }
-        let (unused, mtu) = if v4 { (rest & 0xffff_0000, rest & 0xffff) } else { (0, rest) };
-        let rest = unused | mtu.saturating_sub(growth.into());
-        Message { error: icmp::Error { kind, code, rest }, ..self }
+        let Some(mtu) = self.mtu(v4) else { return self };
+        let rest = self.error.rest - mtu + mtu.saturating_sub(growth.into());
+        Message { error: icmp::Error { rest, ..self.error }, ..self }
     }
 
     /// The error in the words of the other family; `None` if it has none for it.

@@ -215,7 +215,10 @@ def test_conformance_G6_offload_on_and_off_give_the_same_bytes(start, lab):
 def test_device_memif(start, lab, workers):
     end_gateway(lab)
     with memif_bridge(lab) as devices:
-        gateway = start(gateways.config(workers, devices=devices))
+        settings = gateways.config(workers, devices=devices)
+        for port in settings["port"]:
+            port["queues"] = 1  # as many as the other side has
+        gateway = start(settings)
         works(lab)
         gateway.watch.check()
         check_accounting(gateway.control)

@@ -1,8 +1,11 @@
 """Real clients, real servers: what a user sees of the gateway."""
 
+import contextlib
 import errno
+import re
 import socket
 import subprocess
+import threading
 
 import pytest
 from scapy.utils import wrpcap
@@ -10,7 +13,8 @@ from scapy.utils import wrpcap
 from rig import machine
 from rig.dimensions import OFFLOADS, VIPS, paired
 from rig.frames import TCP, packed, toa_of, toa_options
-from rig.lab import CIP, CIP6, LIPS, LIPS6, RIPS6, VIP, VIP6
+from rig.gateway import config, service
+from rig.lab import CIP, CIP6, INSIDE, LIPS, LIPS6, RIPS6, VIP, VIP6, WAN, WAN6
 from rig.netns import family_of, wait_until
 
 # (where the client dials, its address, what the real server may see as source)
@@ -135,7 +139,6 @@ def test_udp_echo(gateway, lab, vip):
 
 @pytest.mark.daemon
 def test_a_datagram_through_families(start, lab, workers):
-    from rig.gateway import config, service
     gateway = start(config(workers, [
         service("echo64", f"[{VIP6}]:9000", 9000, protocol="udp", client_address="none"),
         service("echo46", f"{VIP}:9000", 9000, table=RIPS6, protocol="udp", client_address="none"),
@@ -253,6 +256,95 @@ def test_conformance_I9_the_same_client_port_again_and_again(gateway, lab, vip, 
     assert lab.client.counters("TcpExtTCPSynRetrans") == before, "no SYN had to be sent twice"
     connects.check(share=0.99)
     assert max(connects.raw) < 0.5
+
+
+@contextlib.contextmanager
+def fast_open(lab):
+    """TCP Fast Open at the client, and a listener of rs1 that takes data in a SYN and answers as a web server would."""
+    server = lab.servers["rs1"]
+    for namespace in (lab.client, server):
+        namespace.sysctl("net.ipv4.tcp_fastopen", 3)
+        namespace.sysctl("net.ipv4.tcp_fastopen_blackhole_timeout_sec", 0)
+    listener = server.socket(socket.AF_INET6)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("::", 8088))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+    listener.listen(16)
+    listener.settimeout(None)
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nfast\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+        for namespace in (lab.client, server):
+            namespace.sysctl("net.ipv4.tcp_fastopen", 1)
+        lab.client.run("ip", "tcp_metrics", "flush", check=False)
+
+
+@pytest.mark.daemon
+@paired
+def test_conformance_I18_data_in_a_syn_and_its_repetition_without_data(start, lab, workers, vip):
+    """One local address: a real server's cookie is for the address that it saw."""
+    six = ":" in vip
+    url = f"http://{f'[{vip}]' if six else vip}:8088/"
+    start(config(workers, [service("fast", url[7:-1], 8088, ("rs1",), RIPS6 if six else None)],
+                 lips=[LIPS6[0] if six else LIPS[0]]))
+    client, server = ("TcpExtTCPFastOpenActive", "TcpExtTCPFastOpenActiveFail"), ("TcpExtTCPFastOpenPassive",)
+
+    def moved():
+        now = {**lab.client.counters(*client), **lab.servers["rs1"].counters(*server)}
+        return tuple(now[name] - before[name] for name in (*client, *server))
+
+    with fast_open(lab):
+        before = {**lab.client.counters(*client), **lab.servers["rs1"].counters(*server)}
+        assert curl(lab.client, url, "--tcp-fastopen") == ["fast"]
+        assert moved() == (0, 0, 0), "the first one only asks for a cookie"
+        assert curl(lab.client, url, "--tcp-fastopen") == ["fast"]
+        assert moved() == (1, 0, 1), "data in the SYN, taken from it"
+        # A hop beyond the gateway that lets no SYN with data pass: it comes again without.
+        lab.switch.nft("""table netdev no_data_in_syn { chain arriving {
+            type filter hook ingress device "uplink" priority 0;
+            tcp flags & (syn | ack) == syn meta length > 110 counter drop
+        } }""")
+        try:
+            assert curl(lab.client, url, "--tcp-fastopen") == ["fast"]
+            listed = lab.switch.run("nft", "list", "table", "netdev", "no_data_in_syn").stdout
+            assert re.search(r"counter packets [1-9]", listed), "a SYN with data was lost"
+        finally:
+            lab.switch.run("nft", "delete", "table", "netdev", "no_data_in_syn")
+
+
+@pytest.mark.daemon
+@pytest.mark.parametrize("vip,gateway_address,table", [(VIP, WAN, None), (VIP6, WAN6, RIPS6)], ids=["v4", "v6"])
+def test_conformance_F11_tracepath_shows_the_gateway_and_nothing_behind_it(start, lab, workers, vip, gateway_address, table):
+    """To a real server behind a router that does not listen on those ports: three hops, of which two are hidden.
+
+    That no address of the inside stands anywhere in what the client sees is looked at after every test.
+    """
+    six = ":" in vip
+    start(config(workers, [service("trace", f"{f'[{vip}]' if six else vip}:33434-33533", 0, ("rs3",), table, protocol="udp",
+                                   client_address="none")]))
+    report = lab.client.run("tracepath", "-6" if six else "-4", "-n", "-m", 8, "-p", 33434, vip, timeout=30).stdout
+    hops = {}
+    for number, address in re.findall(r"^\s*(\d+):\s+(\S+)", report, re.MULTILINE):
+        hops.setdefault(int(number), address)
+    assert hops[1] in (vip, gateway_address), report
+    assert hops[2] == hops[3] == vip and "reached" in report, report
+    assert not [address for address in INSIDE if re.search(rf"(?<![\w:.]){re.escape(address)}(?![\w:.])", report)], report
 
 
 def test_many_clients_at_once(gateway, lab):

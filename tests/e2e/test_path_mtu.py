@@ -113,7 +113,7 @@ def test_conformance_J6_unequal_links_of_the_gateway(start, lab, workers, mtus, 
 
 @VIPS
 @pytest.mark.parametrize("mtu", [1400, 1280])
-def test_conformance_J6_path_mtu_discovery_over_a_narrow_hop(start, lab, workers, mtu, vip):
+def test_conformance_J4_J6_path_mtu_discovery_over_a_narrow_hop(start, lab, workers, mtu, vip):
     start(far(workers))
     with narrow_hop(lab, mtu):
         before = told(lab.client)
