@@ -319,7 +319,8 @@ def test_conformance_I18_data_in_a_syn_and_its_repetition_without_data(start, la
         lab.switch.nft("""table netdev no_data_in_syn { chain arriving {
             type filter hook ingress device "uplink" priority 0;
             tcp flags & (syn | ack) == syn meta length > 110 counter drop
-        } }""")
+        }
+        }""")
         try:
             assert curl(lab.client, url, "--tcp-fastopen") == ["fast"]
             listed = lab.switch.run("nft", "list", "table", "netdev", "no_data_in_syn").stdout
@@ -331,12 +332,12 @@ def test_conformance_I18_data_in_a_syn_and_its_repetition_without_data(start, la
 @pytest.mark.daemon
 @pytest.mark.parametrize("vip,gateway_address,table", [(VIP, WAN, None), (VIP6, WAN6, RIPS6)], ids=["v4", "v6"])
 def test_conformance_F11_tracepath_shows_the_gateway_and_nothing_behind_it(start, lab, workers, vip, gateway_address, table):
-    """To a real server behind a router that does not listen on those ports: three hops, of which two are hidden.
+    """To a port of a real server behind a router that nobody listens on: three hops, of which two are hidden.
 
     That no address of the inside stands anywhere in what the client sees is looked at after every test.
     """
     six = ":" in vip
-    start(config(workers, [service("trace", f"{f'[{vip}]' if six else vip}:33434-33533", 0, ("rs3",), table, protocol="udp",
+    start(config(workers, [service("trace", f"{f'[{vip}]' if six else vip}:33434-33533", 9, ("rs3",), table, protocol="udp",
                                    client_address="none")]))
     report = lab.client.run("tracepath", "-6" if six else "-4", "-n", "-m", 8, "-p", 33434, vip, timeout=30).stdout
     hops = {}
