@@ -169,7 +169,7 @@ def with_checksums(settings, offload):
     return settings
 
 
-@pytest.mark.parametrize("offload", ["auto", "off"])
+@pytest.mark.parametrize("workers,offload", [(1, "off"), (2, "auto")], ids=["1worker-off", "2workers-auto"])
 def test_conformance_G6_a_tap_with_and_without_checksum_offload(start, lab, workers, offload):
     gateway = start(with_checksums(gateways.config(workers, devices=tap(lab, workers)), offload))
     with bridged(lab):
