@@ -70,7 +70,9 @@ def disorder(lab, **shares):
     after = [end.counters(*names) for end in ends]
     moved = {name: sum(end[name] for end in after) - sum(end[name] for end in before) for name in names}
     assert moved["TcpRetransSegs"] > 0 and moved["TcpExtTCPSackRecovery"] > 0, moved
-    assert moved["TcpExtTCPSACKDiscard"] == 0, f"a SACK outside the window: {moved}"
+    if "twice" not in shares:
+        # What a duplicate is answered with may come so late that the sender rightly makes nothing of it.
+        assert moved["TcpExtTCPSACKDiscard"] == 0, f"a SACK outside the window: {moved}"
 
 
 @pytest.mark.bulk

@@ -66,6 +66,10 @@ class Lab:
         link(self.gateway, "gw-lan", self.switch, "uplink")
         for name in ("rs1", "rs2", "router"):
             link(getattr(self, name, None) or self.servers[name], "eth0", self.switch, name)
+        if pathlib.Path("/proc/sys/net/bridge").exists():
+            # Bridges are wires here: nothing is looked at, joined or dropped on the way.
+            for family in ("ip", "ip6", "arp"):
+                self.switch.sysctl(f"net.bridge.bridge-nf-call-{family}tables", 0)
         for bridge, ports in BRIDGES.items():
             self.switch.run("ip", "link", "add", bridge, "type", "bridge", "forward_delay", 0, "mcast_snooping", 0)
             for port in ports:

@@ -42,7 +42,8 @@ class Wire:
         self.lips = addresses.LIPS6 if six else addresses.LIPS
         macs = macs or {side: lab.gateway.mac(f"gw-{side}") for side in ("wan", "lan")}
         self.wan_mac, self.lan_mac = macs["wan"], macs["lan"]
-        self.client = RawHost(lab.client, "eth0", addresses.RAW_CLIENT_MAC, [addresses.RAW_CLIENT, addresses.RAW_CLIENT6])
+        # At the gateway's own link: a bridge in between would drop the frames that are malformed on purpose.
+        self.client = RawHost(lab.switch, "wan", addresses.RAW_CLIENT_MAC, [addresses.RAW_CLIENT, addresses.RAW_CLIENT6])
         self.server = RawHost(lab.servers["rs1"], "eth0", addresses.RAW_SERVER_MAC,
                               [addresses.RAW_SERVER, addresses.RAW_SERVER6])
 
