@@ -52,12 +52,12 @@ fn main() -> ExitCode {
 
 fn run(path: &std::path::Path, config: Config) -> ExitCode {
     // Blocked before any thread starts, so that every thread inherits it and only the file descriptor sees them.
-    let mut signals = SigSet::empty();
+    let mut blocked = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        signals.add(signal);
+        blocked.add(signal);
     }
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    let signals = match signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, flags)) {
+    let signals = match blocked.thread_block().and_then(|()| SignalFd::with_flags(&blocked, flags)) {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("signals cannot be waited for: {error}")),
     };
@@ -66,15 +66,17 @@ fn run(path: &std::path::Path, config: Config) -> ExitCode {
         Err(error) => return fail(&error),
     };
     println!("ready");
-    loop {
+    let signal = loop {
         match next_signal(&signals) {
             None => gateway.keep_house(),
             Some(Signal::SIGHUP) => gateway.reload(),
-            Some(signal) => {
-                tracing::info!(%signal, "stopping");
-                break;
-            }
+            Some(signal) => break signal,
         }
+    };
+    tracing::info!(%signal, "stopping");
+    // Whoever says it twice does not want to wait: the same signal again ends the process at once.
+    if let Err(error) = SigSet::from(signal).thread_unblock() {
+        tracing::warn!(%signal, "a second one will not be heard: {error}");
     }
     drop(gateway);
     ExitCode::SUCCESS

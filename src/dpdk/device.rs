@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use super::interface::Interface;
-use super::system::{self, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, Capability};
+use super::system::{self, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Capability};
 use super::{Eal, log, output, sys};
 
 /// Why a device cannot be had, and what to do about it.
@@ -288,8 +288,12 @@ fn check_vdev(device: &str, name: &str, arguments: &str) -> Result<(), DeviceErr
     let is = |driver: &str| name.starts_with(driver);
     if is("net_af_packet") || is("net_af_xdp") {
         exists(argument("iface").ok_or_else(|| DeviceError::InterfaceMissing(device.to_owned()))?)?;
-        let wanted: &[Capability] =
-            if is("net_af_xdp") { &[CAP_NET_RAW, CAP_NET_ADMIN] } else { &[CAP_NET_RAW] };
+        // The interface is told its modes and its MAC address; libxdp asks for programs by their numbers.
+        let wanted: &[Capability] = if is("net_af_xdp") {
+            &[CAP_NET_RAW, CAP_NET_ADMIN, CAP_SYS_ADMIN]
+        } else {
+            &[CAP_NET_RAW, CAP_NET_ADMIN]
+        };
         return require(name, wanted);
     }
     if is("net_tap") {

@@ -72,7 +72,7 @@ pub struct Eal(pub(super) Arc<Environment>);
 /// What [`Eal`] shares.
 pub(super) struct Environment {
     started_by: ThreadId,
-    /// removed at the end: it bears our process id
+    /// removed at the end
     runtime_directory: Option<PathBuf>,
     /// set by a pool whose packets are not all home: memory must stay mapped
     pub(super) packets_abroad: AtomicBool,
@@ -114,11 +114,14 @@ impl Eal {
         let errno = sys::last_error();
         let printed = output.release()?;
 
-        let runtime_directory = arguments.own_prefix().then(runtime_directory).flatten();
+        let runtime_directory = runtime_directory();
         if result < 0 {
-            remove_runtime_directory(runtime_directory.as_deref());
+            // One of the operator's name may belong to another program that runs: that may be why we did not start.
+            remove_runtime_directory(runtime_directory.filter(|_| arguments.own_prefix()).as_deref());
             return Err(failure(errno, &logged, &printed, &arguments));
         }
+        // The first process of its name has the directory; whoever is told to be another one leaves it.
+        let runtime_directory = runtime_directory.filter(|_| !arguments.has(&["--proc-type"]));
         remove_stale_directories(runtime_directory.as_deref());
         Ok(Eal(Arc::new(Environment {
             started_by: std::thread::current().id(),
@@ -191,12 +194,16 @@ fn remove_stale_directories(ours: Option<&Path>) {
     }
 }
 
+/// Removes DPDK's files of this process, and only such: the directory is one within `dpdk`.
 fn remove_runtime_directory(directory: Option<&Path>) {
-    let Some(directory) = directory else { return };
-    if directory.file_name().is_some_and(|name| name.to_string_lossy() == own_prefix()) {
+    let Some((directory, parent)) = directory.and_then(|directory| Some((directory, directory.parent()?)))
+    else {
+        return;
+    };
+    if directory.file_name().is_some() && parent.ends_with("dpdk") {
         let _ = std::fs::remove_dir_all(directory);
         // The directory of all DPDK programs goes with the last of them.
-        let _ = directory.parent().map(std::fs::remove_dir);
+        let _ = std::fs::remove_dir(parent);
     }
 }
 

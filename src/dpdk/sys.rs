@@ -16,8 +16,15 @@ pub(super) fn last_error() -> i32 {
     unsafe { shim_errno() }
 }
 
+/// What drivers log when the kernel does not lock their rings into memory.
+const NOT_LOCKED: [&str; 2] = ["mmap failed", "Failed to create umem"];
+
 /// Why DPDK refused: what it logged, and what it returned where that says something.
 pub(super) fn refusal(logged: &str, errno: i32) -> String {
+    let advice = NOT_LOCKED.iter().any(|words| logged.contains(words)).then(super::system::memory_lock_advice);
+    if let Some(Some(advice)) = advice {
+        return format!("{logged}; {advice}");
+    }
     // Drivers return -1 for anything; as an errno it would read "Operation not permitted".
     match (logged, errno.abs()) {
         ("", 0 | 1) => "it gave no reason".to_owned(),

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
 /// Hugepages of one size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct HugePages {
@@ -61,6 +63,7 @@ pub(super) struct Capability {
 pub(super) const CAP_NET_ADMIN: Capability = Capability { name: "CAP_NET_ADMIN", bit: 12 };
 pub(super) const CAP_NET_RAW: Capability = Capability { name: "CAP_NET_RAW", bit: 13 };
 pub(super) const CAP_IPC_LOCK: Capability = Capability { name: "CAP_IPC_LOCK", bit: 14 };
+pub(super) const CAP_SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
 
 /// Whether this process holds a capability now.
 pub(super) fn has_capability(capability: Capability) -> bool {
@@ -70,6 +73,18 @@ pub(super) fn has_capability(capability: Capability) -> bool {
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         // No answer is no reason to refuse: the driver will say.
         .is_none_or(|mask| mask & (1 << capability.bit) != 0)
+}
+
+/// What to do if memory could not be locked; nothing if this process may lock as much as it likes.
+pub(super) fn memory_lock_advice() -> Option<String> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    if has_capability(CAP_IPC_LOCK) || limit == RLIM_INFINITY {
+        return None;
+    }
+    Some(format!(
+        "it may lock {} MiB of memory at most: grant CAP_IPC_LOCK or raise that limit (ulimit -l, systemd: LimitMEMLOCK=)",
+        limit >> 20
+    ))
 }
 
 /// Whether a network interface of that name exists in this network namespace.

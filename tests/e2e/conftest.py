@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from rig import gateway as gateways
+from rig.gateway import end_gateway
 from rig.invariants import Watch, check_accounting
 from rig.lab import Lab
 from rig.netns import remove_leftovers
@@ -31,8 +32,7 @@ def pytest_collection_modifyitems(config, items):
     # started once for each kind, not once for every test.
     def kind(item):
         parameters = item.callspec.params if getattr(item, "callspec", None) else {}
-        offloads = item.get_closest_marker("offloads")
-        return parameters.get("workers", 0), bool(offloads and offloads.args[0])
+        return parameters.get("workers", 0), parameters.get("offloads", False)
 
     items.sort(key=kind)
     if config.getoption("--gateway") == "kernel":
@@ -50,21 +50,25 @@ def whole_lab(request):
     made.current = None
     request.addfinalizer(made.close)
     yield made
-    if made.current:
-        made.current.stop()
+    end_gateway(made)
 
 
 @pytest.fixture
-def lab(whole_lab, request):
-    """The topology, offloads of the peers off unless the test is marked otherwise."""
-    mark = request.node.get_closest_marker("offloads")
-    on = bool(mark and mark.args[0])
-    if whole_lab.offloads != on:
+def offloads():
+    """Whether the peers leave checksums and segmentation to a device; tests choose with `rig.dimensions`."""
+    return False
+
+
+@pytest.fixture
+def lab(whole_lab, offloads):
+    """The topology. A gateway that ends although the test did not end it fails the test."""
+    if whole_lab.offloads != offloads:
         # A running gateway has taken segmentation away from its peers, and they could not be given it back.
-        if whole_lab.current and whole_lab.current.running():
-            whole_lab.current.stop()
-        whole_lab.set_offloads(on)
-    return whole_lab
+        end_gateway(whole_lab)
+        whole_lab.set_offloads(offloads)
+    yield whole_lab
+    if whole_lab.current:
+        whole_lab.current.check_alive()
 
 
 @pytest.fixture
@@ -79,9 +83,10 @@ def start(lab, request):
 
     def run(settings, watch=True, forget=True):
         current = lab.current
+        if current is not None:
+            current.check_alive()
         if current is None or current.settings != settings or not current.running():
-            if current is not None and current.running():
-                current.stop()
+            end_gateway(lab)
             if forget:
                 lab.forget_connections()
             lab.current = current = kind(lab, settings)
@@ -92,6 +97,8 @@ def start(lab, request):
         elif watch:
             watches.append(_watch(lab, current, request))
         current.watch = watches[-1] if watch else None
+        if watch:
+            current.watch.learn()
         return current
 
     yield run
@@ -101,8 +108,10 @@ def start(lab, request):
             watch.stop()
         else:
             watch.check()
-    if not failed and lab.current and lab.current.control and lab.current.running():
-        check_accounting(lab.current.control)
+    if lab.current:
+        lab.current.check_alive()
+        if not failed and lab.current.control and lab.current.running():
+            check_accounting(lab.current.control)
 
 
 def _watch(lab, gateway, request):
@@ -115,8 +124,7 @@ def _watch(lab, gateway, request):
 def spoil(lab):
     """For a test that changes the running gateway: the next test gets a fresh one."""
     yield
-    if lab.current and lab.current.running():
-        lab.current.stop()
+    end_gateway(lab)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -3,8 +3,8 @@
 import pytest
 from scapy.layers.inet import (ICMP, IP, TCP, UDP, IPerror, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_SSRR,
                                UDPerror)
-from scapy.layers.inet6 import (ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6TimeExceeded,
-                                IPv6, IPv6ExtHdrFragment, IPv6ExtHdrRouting)
+from scapy.layers.inet6 import (ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS,
+                                ICMPv6ParamProblem, ICMPv6TimeExceeded, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrRouting)
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 from scapy.utils import checksum
@@ -250,6 +250,43 @@ def test_conformance_D3_hop_limit(gateway, wire6):
     wire6.client.send(wire6.from_client(hlim=1) / UDP(sport=1, dport=7000) / b"x")
     error = wire6.at_client(ICMPv6TimeExceeded)
     assert error[ICMPv6TimeExceeded].code == 0
+
+
+def test_conformance_C3_C5_nothing_is_answered_with_an_error_that_must_not_be(gateway, wire):
+    """Packets whose TTL is over and that no error may be sent about: RFC 1812 4.3.2.7."""
+    expired = udp(wire, ttl=1)
+    about = IP(src=VIP, dst=RAW_CLIENT) / TCP(sport=7000, dport=1)
+    wire.client.send(
+        wire.from_client(ttl=1) / ICMP(type=3, code=1) / about,
+        wire.from_client(ttl=1) / ICMP(type=11, code=0) / about,
+        frame(wire, destination="ff:ff:ff:ff:ff:ff", payload=inner(expired)),
+        frame(wire, destination="01:00:5e:01:00:64", payload=inner(expired)),
+        udp(wire, ttl=1, dst="224.0.0.5"), udp(wire, ttl=1, dst="255.255.255.255"), udp(wire, ttl=1, dst="10.1.0.255"),
+        udp(wire, ttl=1, src="0.0.0.0"), udp(wire, ttl=1, src="127.0.0.1"), udp(wire, ttl=1, src="224.0.0.5"),
+        udp(wire, ttl=1, src="255.255.255.255"))
+    wire.client.send(renewed(expired))
+    error = wire.client.wait_for(lambda p: ICMP in p and p[ICMP].type in (3, 11), 2, "the one error that is due")
+    assert error[IP].dst == RAW_CLIENT and error[ICMP].type == 11 and UDPerror in error
+    assert not [p.summary() for p in wire.client.drain(0.1) if p.src == wire.wan_mac and ICMP in p]
+
+
+def test_conformance_D4_nothing_is_answered_with_an_error_that_must_not_be_v6(gateway, wire6):
+    """RFC 4443 2.4 (e)."""
+    def expired(**ip):
+        return wire6.from_client(hlim=1, **ip) / UDP(sport=1, dport=7000) / b"x"
+
+    about = IPv6(src=VIP6, dst=wire6.cip) / TCP(sport=7000, dport=1)
+    wire6.client.send(
+        wire6.from_client(hlim=1) / ICMPv6TimeExceeded() / about,
+        wire6.from_client(hlim=1) / ICMPv6DestUnreach() / about,
+        frame(wire6, destination="33:33:00:00:00:01", payload=inner(expired())),
+        expired(dst="ff02::1"), expired(dst="ff05::2"), expired(src="::"), expired(src="ff02::1"), expired(src="::1"))
+    wire6.client.send(expired())
+    error = wire6.at_client(ICMPv6TimeExceeded)
+    assert error[IPv6].dst == wire6.cip
+    errors = (ICMPv6TimeExceeded, ICMPv6DestUnreach, ICMPv6ParamProblem)
+    assert not [p.summary() for p in wire6.client.drain(0.1)
+                if p.src == wire6.wan_mac and any(kind in p for kind in errors)]
 
 
 def test_conformance_C4_record_route_goes_on_intact(gateway, wire):

@@ -83,8 +83,8 @@ def test_conformance_F3_a_clients_error_reaches_the_real_server(gateway, wire, k
     assert error[IP].src in LIPS and error[IP].src == session.lip
     assert (error[ICMP].type, error[ICMP].code) == (kind, code)
     if mtu:
-        # TOA on data leaves: the server must leave room for it (row F9), so a smaller figure may be told.
-        assert mtu - 8 <= error[ICMP].nexthopmtu <= mtu
+        # Nothing is added on the way to the client: the figure stays as it is.
+        assert error[ICMP].nexthopmtu == mtu
     embedded = error[IPerror]
     assert (embedded.src, embedded.dst) == (RAW_SERVER, session.lip)
     raw = bytes(error[ICMP].payload)
@@ -95,7 +95,7 @@ def test_conformance_F3_a_clients_error_reaches_the_real_server(gateway, wire, k
 
 
 @pytest.mark.parametrize("kind,code", [(11, 0), (3, 4), (3, 13)])
-def test_conformance_F4_an_error_of_the_inside_reaches_the_client(gateway, wire, kind, code):
+def test_conformance_F4_F9_an_error_of_the_inside_reaches_the_client(gateway, wire, kind, code):
     session = wire.open_tcp()
     wire.client.send(wire.inbound(session, b"to be complained about", flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
     data = wire.at_server(TCP, match=lambda p: p[TCP].sport == session.lport and len(p[TCP].payload))
@@ -105,6 +105,8 @@ def test_conformance_F4_an_error_of_the_inside_reaches_the_client(gateway, wire,
                      / ICMP(type=kind, code=code, nexthopmtu=1400 if code == 4 else 0) / Raw(quote))
     error = wire.at_client(ICMP)
     assert error[IP].src == VIP and (error[ICMP].type, error[ICMP].code) == (kind, code)
+    if code == 4:
+        assert error[ICMP].nexthopmtu == 1400 - 8, "row F9: what TOA adds, the client must leave free"
     embedded = error[IPerror]
     assert (embedded.src, embedded.dst) == (RAW_CLIENT, VIP)
     raw = bytes(error[ICMP].payload)
@@ -215,12 +217,25 @@ def test_conformance_J3_no_room_for_toa_breaks_nothing(gateway, wire):
     wire.exchange(session)
 
 
-def test_conformance_J4_a_full_sized_first_segment_arrives(gateway, wire):
+@pytest.mark.parametrize("flags", [0, "DF"], ids=["may-fragment", "dont-fragment"])
+def test_conformance_J4_a_full_sized_first_segment_arrives(gateway, wire, flags):
+    """1,500 bytes as the first data of a session: there is no room for TOA, and nothing is lost for it."""
     session = wire.open_tcp()
     payload = b"m" * 1460
-    wire.client.send(wire.inbound(session, payload, flags="PA", seq=1001, ack=wire.SERVER_ISN + 1))
+    packet = wire.inbound(session, payload, flags="PA", seq=1001, ack=wire.SERVER_ISN + 1)
+    packet[IP].flags = flags
+    wire.client.send(packet)
     seen = wire.at_server(TCP, match=lambda p: len(p[TCP].payload))
-    assert bytes(seen[TCP].payload) == payload and len(seen) <= 1514
+    assert bytes(seen[TCP].payload) == payload and len(seen) == 1514
+    assert seen[IP].flags == packet[IP].flags and toa_of(seen) is None
+
+
+def test_conformance_J4_a_full_sized_first_segment_arrives_v6(gateway, wire6):
+    session = wire6.open_tcp()
+    payload = b"m" * 1440
+    wire6.client.send(wire6.inbound(session, payload, flags="PA", seq=1001, ack=wire6.SERVER_ISN + 1))
+    seen = wire6.at_server(TCP, match=lambda p: len(p[TCP].payload))
+    assert bytes(seen[TCP].payload) == payload and toa_of(seen) is None
 
 
 @pytest.mark.parametrize("mss", [1460, 1400, 536, None])

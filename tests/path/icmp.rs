@@ -182,6 +182,32 @@ fn conformance_f4_errors_about_requests_reach_the_client() {
     }
 }
 
+/// An IPv6 client goes no lower than 1280: told less, it would send segments for ever that TOA makes too large.
+#[test]
+fn conformance_j4_f9_toa_gives_way_where_an_ipv6_client_cannot() {
+    for families in Families::ALL.into_iter().filter(|families| families.client_v6) {
+        let mut rig = Rig::new(&families.config(2, "tcp", "client_address = \"toa\""));
+        let flow = Conversation::open(&mut rig, families, 5000);
+        let full = flow.inbound(ACK, 1, 1).payload(&[9; 1280 - 60]).packet();
+        let sent = one(rig.client(&full));
+        let (narrow, headers) = if families.server_v6 { (1280, 40) } else { (1260, 20) };
+        assert_eq!(sent.packet().len(), narrow + 20, "with TOA");
+        let (kind, code) = if families.server_v6 { (2, 0) } else { (3, 4) };
+        let quote = &sent.packet()[..headers + 8];
+        let seen = one(rig.server(&icmp(
+            router(families.server_v6, LAN),
+            flow.lip.0,
+            kind,
+            code,
+            narrow as u32,
+            quote,
+        )));
+        assert_eq!(seen.icmp(), (2, 0, 1280));
+        assert_eq!(one(rig.client(&full)).packet().len(), narrow, "it arrives");
+        rig.finish();
+    }
+}
+
 #[test]
 fn conformance_f5_what_is_quoted_is_read_with_care() {
     let families = Families::V4;

@@ -12,6 +12,7 @@ from .netns import wait_until
 
 ETH_P_ALL = 0x0003
 SOL_PACKET = 263
+PACKET_STATISTICS = 6
 PACKET_AUXDATA = 8
 PACKET_OUTGOING = 4
 TP_STATUS_CSUMNOTREADY = 1 << 3
@@ -40,6 +41,7 @@ class Capture:
         self.namespace, self.interface, self.limit = namespace, interface, limit
         self.frames = []
         self.dropped = 0
+        """frames for which the socket had no room"""
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
@@ -58,6 +60,9 @@ class Capture:
             self._drain()
             if any(fd == self._wake_read for fd, _ in ready):
                 break
+        # tpacket_stats: frames that passed the filter, frames dropped of them; what came after the limit does not count.
+        if len(self.frames) < self.limit:
+            self.dropped = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
         self._socket.close()
 
     def _drain(self):

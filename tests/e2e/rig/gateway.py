@@ -127,6 +127,12 @@ def config(workers=1, services=None, l4_ports="1024-65535", lips=None, devices=N
     }
 
 
+def end_gateway(lab):
+    """The gateway that runs, if one does, ends as it should: at once and with status 0."""
+    if lab.current and lab.current.running():
+        lab.current.end()
+
+
 class Fullnatd:
     """The daemon in the lab's gateway namespace."""
 
@@ -138,6 +144,7 @@ class Fullnatd:
         self.control = Control(self.socket)
         self.log = lab.directory / "fullnatd.log"
         self.process = None
+        self.expected_end = False
 
     def write_config(self):
         path = self.lab.directory / "gateway.toml"
@@ -155,6 +162,7 @@ class Fullnatd:
 
     def _ready(self):
         if self.process.poll() is not None:
+            self.expected_end = True
             raise RuntimeError(f"fullnatd ended with status {self.process.returncode}\n{self.output()}")
         return "ready" in self.output().splitlines() and self.control.alive()
 
@@ -166,12 +174,31 @@ class Fullnatd:
 
     def stop(self):
         """SIGTERM; returns (exit status, seconds it took)."""
+        self.expected_end = True
         started = time.monotonic()
         return stop(self.process, 5), time.monotonic() - started
 
+    def end(self):
+        """SIGTERM, and it ends as it should."""
+        status, took = self.stop()
+        assert status == 0, f"fullnatd ended with status {status}\n{self.output()}"
+        assert took < 1, f"fullnatd took {took:.2f} s to end\n{self.output()}"
+
+    def check_alive(self):
+        """Fails, once, if the process ended by itself."""
+        if self.process is not None and not self.expected_end and not self.running():
+            self.expected_end = True
+            raise AssertionError(f"fullnatd ended with status {self.process.returncode} while nobody told it to\n"
+                                 f"{self.output()}")
+
     def kill(self):
+        self.expected_end = True
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def macs(self):
+        """The MAC address of each port by its name."""
+        return {port["name"]: port["mac"] for port in self.control.get("/v1/ports")}
 
     def fullnatctl(self, *words, check=True):
         return self.lab.gateway.run(binary("fullnatctl"), "--socket", self.socket, *words, check=check)
@@ -180,7 +207,7 @@ class Fullnatd:
 class KernelNat:
     """nftables dnat + snat in the same namespace, of the same configuration as far as nftables can say it."""
 
-    control = None
+    control = process = None
 
     def __init__(self, lab, settings):
         self.lab, self.settings = lab, settings
@@ -229,6 +256,15 @@ class KernelNat:
 
     def running(self):
         return self.up
+
+    def check_alive(self):
+        pass
+
+    def macs(self):
+        return {side: self.lab.gateway.mac(f"gw-{side}") for side in ("wan", "lan")}
+
+    def end(self):
+        self.stop()
 
     def stop(self):
         gateway = self.lab.gateway

@@ -17,10 +17,14 @@ class Watch:
 
     def __init__(self, lab, gateway, limit=3000, hairpin=False):
         self.lab, self.gateway, self.hairpin = lab, gateway, hairpin
-        self.gateway_macs = {lab.gateway.mac(name) for name in ("gw-wan", "gw-lan")}
+        self.gateway_macs = set()
         self.client = Capture(lab.client, "eth0", limit)
         self.servers = {name: Capture(ns, "eth0", limit) for name, ns in lab.servers.items() if name != "rs3"}
         self.servers["router"] = Capture(lab.router, "eth0", limit)
+
+    def learn(self):
+        """To be called once the gateway runs: which frames are its own."""
+        self.gateway_macs = set(self.gateway.macs().values())
 
     def _from_gateway(self, capture):
         return [f for f in capture.frames if not f.outgoing and f.raw[6:12].hex(":") in self.gateway_macs]
@@ -32,6 +36,10 @@ class Watch:
     def check(self):
         """Fails with every violation found."""
         self.stop()
+        assert self.gateway_macs, "the gateway never ran"
+        lost = {capture.namespace.role: capture.dropped for capture in (self.client, *self.servers.values())
+                if capture.dropped}
+        assert not lost, f"frames that no capture saw: {lost}"
         found = []
         for frame in self._from_gateway(self.client):
             found += [("client side", text, frame) for text in self._frame(frame, INSIDE)]

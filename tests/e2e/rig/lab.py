@@ -1,7 +1,10 @@
 """The topology: one client, one gateway, real servers on a switch, one of them behind a router.
 
-    client --eth0--gw-wan-- gateway --gw-lan--uplink-- switch --(br0)--eth0-- rs1, rs2
-                                                          --(br0)--eth0-- router --eth1--eth0-- rs3
+    client --eth0--(br1)--gw-wan-- gateway --gw-lan--(br0)--eth0-- rs1, rs2
+                                                     (br0)--eth0-- router --eth1--eth0-- rs3
+
+The two bridges are in one namespace, the switch. Their ports are called `client` and `wan`; `uplink` (the gateway),
+`rs1`, `rs2` and `router`.
 """
 
 import pathlib
@@ -23,6 +26,8 @@ ROUTER, ROUTER6 = "10.2.0.253", "2001:db8:2::fd"
 # Addresses for hosts that are not kernels (raw_host).
 RAW_CLIENT, RAW_CLIENT6, RAW_CLIENT_MAC = "10.1.0.77", "2001:db8:1::77", "02:00:00:00:01:77"
 RAW_SERVER, RAW_SERVER6, RAW_SERVER_MAC = "10.2.0.77", "2001:db8:2::77", "02:00:00:00:02:77"
+# The switch: the client's side of the gateway and the real servers'.
+BRIDGES = {"br1": ("client", "wan"), "br0": ("uplink", "rs1", "rs2", "router")}
 # Every address that must stay on its side of the gateway.
 INSIDE = [*LIPS, *LIPS6, *RIPS.values(), *RIPS6.values(), RAW_SERVER, RAW_SERVER6]
 OUTSIDE = [CIP, CIP6, RAW_CLIENT, RAW_CLIENT6]
@@ -34,6 +39,7 @@ class Lab:
     def __init__(self, with_test_servers=True):
         """Without test servers only nginx runs, which is all that a demonstration needs installed."""
         self.namespaces = []
+        self.peers = {}
         self.with_test_servers = with_test_servers
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-e2e-"))
         self.offloads = None
@@ -55,21 +61,27 @@ class Lab:
         self.switch = self._namespace("switch", ipv6=False)
         self.router = self._namespace("router")
         self.servers = {name: self._namespace(name) for name in RIPS}
-        link(self.client, "eth0", self.gateway, "gw-wan")
+        link(self.client, "eth0", self.switch, "client")
+        link(self.gateway, "gw-wan", self.switch, "wan")
         link(self.gateway, "gw-lan", self.switch, "uplink")
-        self.switch.run("ip", "link", "add", "br0", "type", "bridge", "forward_delay", 0, "mcast_snooping", 0)
         for name in ("rs1", "rs2", "router"):
             link(getattr(self, name, None) or self.servers[name], "eth0", self.switch, name)
-        for port in ("uplink", "rs1", "rs2", "router"):
-            self.switch.run("ip", "link", "set", port, "master", "br0")
-        self.switch.run("ip", "link", "set", "br0", "up")
+        if pathlib.Path("/proc/sys/net/bridge").exists():
+            # Bridges are wires here: nothing is looked at, joined or dropped on the way.
+            for family in ("ip", "ip6", "arp"):
+                self.switch.sysctl(f"net.bridge.bridge-nf-call-{family}tables", 0)
+        for bridge, ports in BRIDGES.items():
+            self.switch.run("ip", "link", "add", bridge, "type", "bridge", "forward_delay", 0, "mcast_snooping", 0)
+            for port in ports:
+                self.switch.run("ip", "link", "set", port, "master", bridge)
+            self.switch.run("ip", "link", "set", bridge, "up")
         link(self.router, "eth1", self.servers["rs3"], "eth0")
         self._address()
         self.set_offloads(False)
         for name, namespace in self.servers.items():
             start_nginx(namespace, name, self.directory / name)
             if self.with_test_servers:
-                start_peer(namespace, name)
+                self.peers[name] = start_peer(namespace, name)
                 start_iperf(namespace)
                 start_dns(namespace)
 

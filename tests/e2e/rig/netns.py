@@ -6,7 +6,6 @@ runs stand side by side and what a killed run left behind is recognised and remo
 
 import contextlib
 import ctypes
-import glob
 import os
 import re
 import signal
@@ -31,6 +30,11 @@ def wait_until(condition, seconds, what):
             raise TimeoutError(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def family_of(address):
+    """The socket family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _die_with_parent():
@@ -97,8 +101,7 @@ class Namespace:
 
     def connect(self, host, port, timeout=5.0, source=None):
         """A TCP connection from this namespace."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = self.socket(family, timeout=timeout)
+        made = self.socket(family_of(host), timeout=timeout)
         try:
             if source:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,7 +135,7 @@ class Namespace:
     def add_address(self, interface, *addresses):
         for address in addresses:
             nodad = ["nodad"] if ":" in address else []
-            self.run("ip", "address", "add", address, "dev", interface, *nodad)
+            self.run("ip", "address", "replace", address, "dev", interface, *nodad)
 
     def mac(self, interface):
         with self.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as probe:
@@ -161,19 +164,6 @@ def stop(process, seconds):
             process.kill()
             process.wait()
     return process.returncode
-
-
-def waited_for_cpu(processes):
-    """Seconds that the threads of these processes were ready to run and had no CPU (0 where the kernel keeps no count).
-
-    What a limit on a time must not be charged with: others on the same machine.
-    """
-    nanos = 0
-    for process in processes:
-        for path in glob.glob(f"/proc/{process}/task/*/schedstat"):
-            with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
-                nanos += int(file.read().split()[1])
-    return nanos / 1e9
 
 
 def link(left, left_name, right, right_name, mtu=1500):

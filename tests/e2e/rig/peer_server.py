@@ -98,6 +98,8 @@ async def main():
         sock = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # SO_RCVBUFFORCE: a burst waits for an interpreter.
+        sock.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
         sock.bind((host, port))
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: Echo(name), sock=sock)
     async with server:

@@ -31,7 +31,8 @@ class Wire:
     PORT = 7000
     SERVER_ISN = 0x51000000
 
-    def __init__(self, lab, family=4):
+    def __init__(self, lab, family=4, macs=None):
+        """`macs` of the gateway's ports by name, where they are not those of the interfaces behind them."""
         self.lab, self.family = lab, family
         six = family == 6
         self.ip = IPv6 if six else IP
@@ -39,8 +40,10 @@ class Wire:
         self.rip = addresses.RAW_SERVER6 if six else addresses.RAW_SERVER
         self.vip = addresses.VIP6 if six else addresses.VIP
         self.lips = addresses.LIPS6 if six else addresses.LIPS
-        self.wan_mac, self.lan_mac = lab.gateway.mac("gw-wan"), lab.gateway.mac("gw-lan")
-        self.client = RawHost(lab.client, "eth0", addresses.RAW_CLIENT_MAC, [addresses.RAW_CLIENT, addresses.RAW_CLIENT6])
+        macs = macs or {side: lab.gateway.mac(f"gw-{side}") for side in ("wan", "lan")}
+        self.wan_mac, self.lan_mac = macs["wan"], macs["lan"]
+        # At the gateway's own link: a bridge in between would drop the frames that are malformed on purpose.
+        self.client = RawHost(lab.switch, "wan", addresses.RAW_CLIENT_MAC, [addresses.RAW_CLIENT, addresses.RAW_CLIENT6])
         self.server = RawHost(lab.servers["rs1"], "eth0", addresses.RAW_SERVER_MAC,
                               [addresses.RAW_SERVER, addresses.RAW_SERVER6])
 
