@@ -14,7 +14,7 @@ cd "$ROOT"
 
 case ${1:-} in
   instructions)
-    scripts/bootstrap.sh build bench
+    scripts/bootstrap.sh build count
     exec "$PYTHON" scripts/bench/instructions.py "${@:2}"
     ;;
   compare)
