@@ -9,7 +9,7 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 80;
 /// Drop reasons that nothing gives yet: to be given or taken out of the table. Whoever does takes them out of here.
 const NOT_GIVEN: [DropReason; 0] = [];
-const UNFINISHED: [&str; 4] = ["todo!", "unimplemented!", "dbg!", "#[ignore]"];
+const UNFINISHED: [&str; 4] = ["todo!", "unimplemented!", "dbg!", "#[ignore"];
 
 #[test]
 fn files_are_short() {
