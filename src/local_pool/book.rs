@@ -258,6 +258,14 @@ impl Books {
                 looks_at(&held[word]);
                 if held[word] & mask == 0 && (book.first..=book.last).contains(&port) {
                     held[word] |= mask;
+                    if span < share.bits() / 2 {
+                        // Few ports to a word: without this the summary would send many a search to words without any.
+                        let within = &ports.words[share.layout_word(book.base, word)];
+                        looks_at(within);
+                        if within & !held[word] == 0 {
+                            summary[word / 64] |= 1 << (word % 64);
+                        }
+                    }
                     book.free -= 1;
                     book.held += 1;
                     return Some(port);
