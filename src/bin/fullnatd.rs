@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fullnat::config::{self, Config, Requirements};
+use fullnat::cpu;
 use fullnat::gateway::Gateway;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -29,6 +30,15 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // First: all the rest may hold instructions that this processor does not have.
+    if let Err(unfit) = cpu::fit() {
+        return fail(&unfit);
+    }
+    start()
+}
+
+#[inline(never)]
+fn start() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

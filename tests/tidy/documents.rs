@@ -41,7 +41,7 @@ fn control_methods_are_current() {
 #[test]
 fn what_a_configuration_needs_is_current() {
     let file = "conf/two-arm-nic.toml";
-    let config = config::load(&root().join(file)).unwrap_or_else(|error| panic!("{error}"));
+    let config = config::load(root().join(file)).unwrap_or_else(|error| panic!("{error}"));
     let needs = format!("{file}: no mistakes. It needs:\n{}", Requirements::of(&config));
     generated("README.md", "what a configuration needs", &in_a_block(&needs));
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fullnat::control::client::{ClientError, SOCKET_DEFAULT};
+use fullnat::cpu;
 use std::path::PathBuf;
 
 /// Asks and changes a running FULLNAT gateway.
@@ -183,6 +184,16 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    // First: all the rest may hold instructions that this processor does not have.
+    if let Err(unfit) = cpu::fit() {
+        eprintln!("fullnatctl: {unfit}");
+        return ExitCode::from(3);
+    }
+    start()
+}
+
+#[inline(never)]
+fn start() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Start);
