@@ -1,6 +1,6 @@
 //! The gateway's daemon: reads its configuration, starts, says `ready`, runs until it is told to stop.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,9 +30,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    // First: all the rest may hold instructions that this processor does not have.
-    if let Err(unfit) = cpu::fit() {
-        return fail(&unfit);
+    // First, and with nothing but precompiled functions: all the rest may hold instructions that this processor lacks.
+    if !cpu::fit() {
+        let _ = std::io::stderr().write_all(b"fullnatd: ");
+        let _ = std::io::stderr().write_all(cpu::UNFIT.as_bytes());
+        return ExitCode::FAILURE;
     }
     start()
 }

@@ -15,5 +15,5 @@ mod simd;
 pub use cycles::tsc;
 pub use huge_array::{HugeArray, MapError, PageKind, Pages};
 pub use prefetch::{prefetch, prefetch_index};
-pub use required::{Unfit, fit};
+pub use required::{UNFIT, fit};
 pub use simd::equal_lanes;

@@ -8,6 +8,7 @@ mod output;
 mod tables;
 mod units;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -184,9 +185,10 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    // First: all the rest may hold instructions that this processor does not have.
-    if let Err(unfit) = cpu::fit() {
-        eprintln!("fullnatctl: {unfit}");
+    // First, and with nothing but precompiled functions: all the rest may hold instructions that this processor lacks.
+    if !cpu::fit() {
+        let _ = std::io::stderr().write_all(b"fullnatctl: ");
+        let _ = std::io::stderr().write_all(cpu::UNFIT.as_bytes());
         return ExitCode::from(3);
     }
     start()
