@@ -131,7 +131,7 @@ fn conformance_c13_workers_share_no_identification() {
         let slice = usize::from(u16::MAX / workers);
         // One flow of each worker, through more than its whole slice.
         let mut cport = 5000;
-        for worker in 0..usize::from(workers) {
+        for (worker, used) in used.iter_mut().enumerate() {
             let client = loop {
                 cport += 1;
                 if rig.home((families.client(), cport), vip, Protocol::Udp) == worker {
@@ -142,7 +142,7 @@ fn conformance_c13_workers_share_no_identification() {
             for round in 0..slice + 10 {
                 let seen = one(rig.frame_to(worker, WAN, &frame));
                 assert!(!seen.dont_fragment && seen.id != 0);
-                assert_eq!(used[worker].insert(seen.id), round < slice, "round {round} of {slice}");
+                assert_eq!(used.insert(seen.id), round < slice, "round {round} of {slice}");
             }
         }
         let all: HashSet<u16> = used.iter().flatten().copied().collect();
