@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a part of the project needs and that are not there yet.
-# usage: scripts/bootstrap.sh [build|demo|test|bench ...]     (default: all but bench)
+# usage: scripts/bootstrap.sh [build|demo|test|count|bench ...]     (default: build demo test)
 # Prints nothing when nothing is missing. Services that come with a package (nginx) are not started.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -11,7 +11,8 @@ declare -A PACKAGES=(
   [demo]="iproute2 ethtool nginx-light curl wrk python3-scapy"
   [test]="dpdk-dev iproute2 ethtool nftables nginx-light curl wrk iperf3 tshark
           bind9-dnsutils dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
-          valgrind lua5.4"
+          lua5.4"
+  [count]="valgrind"
   [bench]="dpdk valgrind python3-matplotlib python3-scapy iproute2 ethtool nftables nginx-light libnginx-mod-stream
            haproxy wrk iperf3 curl procps python3-pytest lua5.4"
 )

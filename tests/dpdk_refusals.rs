@@ -10,9 +10,9 @@ use fullnat::dpdk::{Device, Eal, Mempool, allowed_cores};
 const CHILD: &str = "FULLNAT_TEST_REFUSAL";
 const SEPARATOR: char = '\u{1f}';
 
-/// The child: starts DPDK with the words before the separator `|`, then the devices behind it.
+/// The child of the other tests, which are nothing without it: starts DPDK with the words before the separator `|`, then
+/// the devices behind it. By itself it has nothing to do.
 #[test]
-#[ignore = "runs as a child of the other tests"]
 fn child() {
     let Ok(words) = std::env::var(CHILD) else { return };
     let (words, devices) = words.split_once('|').expect("two parts");
@@ -41,7 +41,7 @@ fn start(words: &[String], devices: &[&str]) -> Result<(), String> {
 fn refusal(words: &[&str], devices: &[&str]) -> String {
     let separator = SEPARATOR.to_string();
     let child = Command::new(std::env::current_exe().expect("this executable"))
-        .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
         .env(CHILD, format!("{}|{}", words.join(&separator), devices.join(&separator)))
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

@@ -39,8 +39,9 @@ def describe():
 
 
 def commit():
-    """The commit that was measured, with a `+` if files have changed since."""
-    changed = _output("git", "-C", ROOT, "status", "--porcelain", "--untracked-files=no")
+    """The commit that was measured, with a `+` if files have changed since, but for those that a record changes."""
+    changed = _output("git", "-C", ROOT, "status", "--porcelain", "--untracked-files=no", "--", ".",
+                      ":!benches/history.jsonl", ":!README.md")
     return _output("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 

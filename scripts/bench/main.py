@@ -6,8 +6,10 @@ Absolute times wander on shared machines: every figure is a ratio to a reference
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -33,9 +35,10 @@ CASES = {
     "latency": latency.run,
     "real": real.run,
 }
-# Every run, and, of whole runs only, what is worth keeping in git.
+# Every run, and, by --record, what is worth keeping in git. README shows the last record of each case.
 ALL_RUNS = machine.OUTPUT / "runs.jsonl"
 HISTORY = machine.ROOT / "benches" / "history.jsonl"
+RECORDED = ("time", "commit", "command", "case", "params", "value", "unit", "reference", "reference_value", "ratio", "goal")
 
 
 class Context:
@@ -50,7 +53,7 @@ def main():
     machine.OUTPUT.mkdir(parents=True, exist_ok=True)
     if not options.no_build:
         machine.build_programs()
-    facts = {"machine": machine.describe(), "commit": machine.commit(),
+    facts = {"machine": machine.describe(), "commit": machine.commit(), "command": command(),
              "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
     directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-bench-"))
     found, failed = [], []
@@ -80,6 +83,8 @@ def arguments():
                         help=f"what to measure: {', '.join(CASES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="less than three minutes: fewer sizes, shorter windows")
     parser.add_argument("--json", metavar="FILE", help="write one JSON object per figure")
+    parser.add_argument("--record", action="store_true",
+                        help="keep the figures in benches/history.jsonl and show them in README.md")
     parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
@@ -89,16 +94,24 @@ def arguments():
 
 
 def keep(found, options):
-    """Everything in target/bench; the ratios of whole runs in the history, which is kept in git and never gated."""
+    """Everything in target/bench; by --record in the history, too, which is kept in git and never gated."""
     if options.json:
         results.write_lines(found, options.json)
     with open(ALL_RUNS, "a", encoding="utf-8") as runs:
         runs.writelines(json.dumps(entry) + "\n" for entry in found)
-    if not options.quick:
+    if options.record:
         with open(HISTORY, "a", encoding="utf-8") as history:
             for entry in found:
-                kept = {key: entry[key] for key in ("time", "commit", "case", "params", "value", "unit", "reference", "ratio")}
+                kept = {key: entry.get(key) for key in RECORDED}
                 history.write(json.dumps({**kept, "cpu": entry["machine"]["cpu"]}) + "\n")
+        # tests/tidy/figures.rs holds README against the history, and writes it when told to.
+        subprocess.run(["cargo", "test", "--quiet", "--no-default-features", "--test", "tidy", "figures"],
+                       cwd=machine.ROOT, env={**os.environ, "BLESS": "1"}, check=True, stdout=sys.stderr)
+
+
+def command():
+    """What makes these figures again."""
+    return " ".join(["scripts/bench.sh", *(word for word in sys.argv[1:] if word != "--no-build")])
 
 
 if __name__ == "__main__":

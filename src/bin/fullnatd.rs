@@ -1,12 +1,13 @@
 //! The gateway's daemon: reads its configuration, starts, says `ready`, runs until it is told to stop.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use fullnat::config::{self, Config, Requirements};
+use fullnat::cpu;
 use fullnat::gateway::Gateway;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -29,6 +30,17 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // First, and with nothing but precompiled functions: all the rest may hold instructions that this processor lacks.
+    if !cpu::fit() {
+        let _ = std::io::stderr().write_all(b"fullnatd: ");
+        let _ = std::io::stderr().write_all(cpu::UNFIT.as_bytes());
+        return ExitCode::FAILURE;
+    }
+    start()
+}
+
+#[inline(never)]
+fn start() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -9,9 +9,11 @@
 mod cycles;
 mod huge_array;
 mod prefetch;
+mod required;
 mod simd;
 
 pub use cycles::tsc;
 pub use huge_array::{HugeArray, MapError, PageKind, Pages};
 pub use prefetch::{prefetch, prefetch_index};
+pub use required::{UNFIT, fit};
 pub use simd::equal_lanes;

@@ -45,7 +45,7 @@ use crate::id::{PoolId, WorkerId};
 use crate::service::snapshot::{LocalPool, Snapshot};
 use crate::steering::Steering;
 use crate::wire::{Address, Protocol};
-use book::{BookKey, Books};
+use book::{BookKey, Books, looks_at};
 use destination::Destinations;
 use registry::Registry;
 use rest::Resting;
@@ -223,7 +223,9 @@ impl LocalPools {
     #[inline]
     fn choose(&mut self, destination: u32) -> Option<u32> {
         let record = &mut self.destinations.records[destination as usize];
+        looks_at(record);
         let first = record.open.first()?;
+        looks_at(&self.books.records[first as usize]);
         if !self.books.records[first as usize].over_half() {
             record.crowded = 0;
             return Some(first);
@@ -237,6 +239,7 @@ impl LocalPools {
         let first = record.open.first()?;
         record.open.rotate(&self.books.records, Kind::Open);
         let second = record.open.first()?;
+        looks_at(&self.books.records[second as usize]);
         let free = |book: u32| self.books.records[book as usize].free;
         Some(if free(second) > free(first) { second } else { first })
     }
@@ -252,6 +255,7 @@ impl LocalPools {
         let book = &self.books.records[id as usize];
         let (free, held) = (book.free, book.held);
         let lip = &mut self.registry.lips[book.lip as usize];
+        looks_at(lip);
         lip.leased += 1;
         let lease = Lease { lip: lip.address, lport, slot: id };
         if free == 0 {

@@ -65,7 +65,7 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
-        packet: P,
+        mut packet: P,
         parsed: &Parsed,
         reason: DropReason,
     ) {
@@ -82,7 +82,7 @@ impl<P: Packet> Shard<P> {
             if is_tcp {
                 self.send_rst(turn, rx_port, &packet, parsed);
             } else {
-                self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
+                self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), error);
             }
         }
         self.drop(packet, reason);
@@ -95,14 +95,14 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
-        packet: P,
+        mut packet: P,
         parsed: &Parsed,
         reason: DropReason,
     ) {
         if let Some(error) = told_as(reason)
             && self.may_answer(turn)
         {
-            self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
+            self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), error);
         }
         self.drop(packet, reason);
     }
@@ -113,7 +113,7 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
-        packet: P,
+        mut packet: P,
         parsed: &Parsed,
         mtu: usize,
     ) {
@@ -121,7 +121,7 @@ impl<P: Packet> Shard<P> {
             // RFC 8201 §4: less than the least MTU of IPv6 tells its sender nothing.
             let mtu = if parsed.is_v6() { mtu.max(ipv6::MTU_MIN.into()) } else { mtu };
             let error = IcmpError::TooBig(mtu.min(usize::from(u16::MAX)) as u16);
-            self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), error);
+            self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), error);
         }
         self.drop(packet, DropReason::IpTooBig);
     }
@@ -132,13 +132,13 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
-        packet: P,
+        mut packet: P,
         parsed: &Parsed,
     ) {
         let ttl = packet.head()[usize::from(parsed.l3) + if parsed.is_v6() { 7 } else { 8 }];
         let ours = turn.snapshot.owned.contains_key(&parsed.tuple.dst);
         if ttl == 1 && ours && self.may_answer(turn) {
-            self.send_icmp_error(turn, rx_port, &packet, &place_of(parsed), IcmpError::TimeExceeded);
+            self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), IcmpError::TimeExceeded);
         }
         self.drop(packet, DropReason::IpTtlExceeded);
     }
@@ -185,15 +185,17 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
-        packet: &P,
+        packet: &mut P,
         place: &Place,
         error: IcmpError,
     ) {
-        let head = packet.head();
         let (src, dst) = (place.dst, place.src);
         let budget = if dst.is_v4() { icmp::ERROR_LEN_MAX_V4 } else { icmp::ERROR_LEN_MAX_V6 };
-        let quoted = &head[place.l3.into()..(place.end as usize).min(head.len())];
-        let quoted = &quoted[..quoted.len().min(budget - icmp::HEADER_LEN)];
+        let end = (place.end as usize).min(usize::from(place.l3) + budget - icmp::HEADER_LEN);
+        // What lies in later segments is quoted as well (RFC 1812 §4.3.2.3), if the first one can hold it.
+        packet.pull_up(end);
+        let head = packet.head();
+        let quoted = &head[place.l3.into()..end.min(head.len())];
         let Some(mut answer) = turn.io.allocate() else { return };
         let len = icmp::HEADER_LEN + quoted.len();
         let Some(l4) = begin_answer(&mut answer, head, (src, dst), None, len) else { return };

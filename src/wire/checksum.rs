@@ -377,7 +377,7 @@ mod tests {
         }
 
         #[test]
-        fn conformance_g5_l4_checksum_agrees_with_etherparse(
+        fn conformance_g5_the_checksum_of_a_segment_agrees_with_etherparse(
             src in any_address(), dst in any_address(), payload in prop::collection::vec(any::<u8>(), 0..1500),
         ) {
             prop_assume!(src.is_v4() == dst.is_v4());

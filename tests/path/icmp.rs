@@ -133,7 +133,7 @@ fn conformance_f3_errors_about_answers_reach_the_real_server() {
 
 /// Server side: the quote is what the gateway sent to the real server, LIP to RIP.
 #[test]
-fn conformance_f4_errors_about_requests_reach_the_client() {
+fn conformance_f4_f9_errors_about_requests_reach_the_client() {
     for families in Families::ALL {
         for no_toa in [true, false] {
             let more = if no_toa { "" } else { "client_address = \"toa\"" };

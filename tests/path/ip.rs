@@ -300,19 +300,6 @@ fn conformance_c14_the_reserved_bit_changes_nothing() {
 }
 
 #[test]
-fn fragments_are_dropped_whole() {
-    let mut rig = Rig::new(&Families::V4.config(1, "tcp", ""));
-    for field in [0x2000u16, 0x2010, 0x0010, 0x6000] {
-        let mut packet = syn(Families::V4, 5000);
-        packet[6..8].copy_from_slice(&field.to_be_bytes());
-        fix_ipv4(&mut packet);
-        let out = rig.client(&packet);
-        rig.only_drop(&out, "ip_fragment");
-    }
-    rig.finish();
-}
-
-#[test]
 fn conformance_d1_extension_headers_are_walked_within_bounds() {
     for families in [V6, Families::ALL[3]] {
         let mut rig = Rig::new(&families.config(2, "tcp", ""));

@@ -1,9 +1,9 @@
-//! Packets that are too large for the way on (J4, J6, D3, F9).
+//! Packets that are too large for the way on (J4, J6, D3), and what the gateway believes of it (F8).
 
 use fullnat::session::State;
 
 use crate::rig::conversation::Conversation;
-use crate::rig::frame::{ACK, PSH, icmp, udp};
+use crate::rig::frame::{ACK, PSH, SYN, Segment, icmp, udp};
 use crate::rig::{Families, LAN, Options, Rig, WAN, one};
 
 /// A gateway between links of these MTUs.
@@ -129,5 +129,45 @@ fn conformance_f9_j4_an_mtu_below_that_of_ipv6_ends_toa_instead() {
             assert!(is_forged || seen.ip_len <= mtu as usize, "{}", seen.ip_len);
             rig.finish();
         }
+    }
+}
+
+/// RFC 5927 §7, RFC 8201 §4: who forges "too big" with an absurd size changes nothing, for the gateway keeps no MTU of a
+/// path. The error itself goes to the end that it is about, whose stack judges it.
+#[test]
+fn conformance_f8_a_forged_mtu_is_remembered_by_nobody() {
+    for families in Families::ALL {
+        let mut rig = rig(families, "tcp", 1500, 1500, "");
+        let largest = if families == Families::V4 { 1460 } else { 1440 };
+        let segment_size = |rig: &mut Rig, cport| {
+            let syn = Segment::new((families.client(), cport), (families.vip(), 80), SYN, 1, 0);
+            one(rig.client(&syn.options(&[2, 4, 5, 0xb4]).packet())).options().to_vec()
+        };
+        let told_before = segment_size(&mut rig, 4000);
+        let flow = Conversation::open(&mut rig, families, 5000);
+        for mtu in [68, 0, 1279] {
+            let to_server = flow.send(&mut rig, ACK, 1, 1);
+            let to_client = flow.reply(&mut rig, ACK, 1, 1);
+            for (port, sent, v6) in
+                [(LAN, to_server, families.server_v6), (WAN, to_client, families.client_v6)]
+            {
+                let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
+                let forged = icmp(sent.dst, sent.src, kind, code, mtu, sent.packet());
+                assert!(rig.packet(port, &forged).len() <= 1, "passed on or dropped");
+            }
+            for segment in [flow.inbound(ACK | PSH, 1, 1), flow.outbound(ACK | PSH, 1, 1)] {
+                let inbound = segment.dst == flow.vip;
+                let packet = segment.payload(&vec![7; largest]).packet();
+                let seen = one(if inbound { rig.client(&packet) } else { rig.server(&packet) });
+                assert_eq!(
+                    (seen.port == LAN, seen.payload.len()),
+                    (inbound, largest),
+                    "after an MTU of {mtu}"
+                );
+            }
+            assert_eq!(segment_size(&mut rig, 4001 + mtu as u16), told_before, "after an MTU of {mtu}");
+        }
+        assert_eq!(flow.state(&rig), Some(State::Established));
+        rig.finish();
     }
 }

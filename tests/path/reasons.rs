@@ -1,4 +1,4 @@
-//! Every drop reason is brought about here by a scenario, or named with the cause why it cannot be.
+//! Every drop reason is brought about here by a scenario, or named with the test that does it elsewhere.
 //!
 //! A new reason fails `every_reason_has_a_cause` until it stands in one of the two lists.
 
@@ -14,10 +14,11 @@ use crate::rig::frame::{
 };
 use crate::rig::{Families, LAN, LAN_MAC, Options, Rig, WAN, WAN_MAC, ip};
 
-/// Reasons that nothing below the worker's way out produces, and why.
+/// Reasons that only the worker's way out gives, which the path does not see, and the tests in `tests/worker` that
+/// bring them about.
 const BEYOND_THE_PATH: [(&str, &str); 2] = [
-    ("tx_queue_full", "the device's refusal is seen by the worker's outlet, which counts it"),
-    ("port_unknown", "the outlet knows the devices; a checked configuration names no other"),
+    ("tx_queue_full", "what_a_full_device_does_not_take_is_dropped_by_name"),
+    ("port_unknown", "a_packet_for_a_port_that_is_not_there_is_dropped_by_name"),
 ];
 
 const V4: Families = Families::V4;
@@ -231,6 +232,10 @@ fn cause(reason: &str) -> Option<Rig> {
 
 #[test]
 fn every_reason_has_a_cause() {
+    let outlet = include_str!("../worker/outlet.rs");
+    for (reason, test) in BEYOND_THE_PATH {
+        assert!(outlet.contains(&format!("#[test]\nfn {test}()")), "{reason}: no test {test}");
+    }
     for reason in DropReason::ALL {
         let exempt = BEYOND_THE_PATH.iter().any(|(name, _)| *name == reason.name());
         match cause(reason.name()) {

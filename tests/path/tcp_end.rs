@@ -144,7 +144,7 @@ fn conformance_i9_a_syn_opens_a_closing_session_anew() {
 fn conformance_i9_ten_thousand_times_the_same_client_port() {
     let families = Families::V4;
     let mut rig = Rig::new(&families.config(2, "tcp", ""));
-    for round in 0..2000u32 {
+    for round in 0..10_000u32 {
         let client = (families.client(), 5000);
         let flow = Conversation::begin_with(
             &mut rig,

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use fullnat::config::{self, Requirements};
 use fullnat::control::api;
 use fullnat::path::drop_reason::{DropReason, Severity};
 use fullnat::worker::published::{Counter, CounterKind};
@@ -37,9 +38,34 @@ fn control_methods_are_current() {
     generated("docs/control.md", "methods", &control_methods());
 }
 
+#[test]
+fn what_a_configuration_needs_is_current() {
+    let file = "conf/two-arm-nic.toml";
+    let config = config::load(root().join(file)).unwrap_or_else(|error| panic!("{error}"));
+    let needs = format!("{file}: no mistakes. It needs:\n{}", Requirements::of(&config));
+    generated("README.md", "what a configuration needs", &in_a_block(&needs));
+}
+
+/// Commands and what they print, as `tests/golden/fullnatctl.txt` has them.
+#[test]
+fn samples_of_fullnatctl_are_current() {
+    let golden = read(&root().join("tests/golden/fullnatctl.txt"));
+    let shown = ["services", "sessions --limit 3", "pools", "drops"].map(|command| {
+        let begin = format!("$ fullnatctl {command}\n");
+        let start = golden.find(&begin).unwrap_or_else(|| panic!("the golden file has no {begin:?}"));
+        let end = golden[start + 1..].find("$ ").map_or(golden.len(), |at| start + 1 + at);
+        &golden[start..end]
+    });
+    generated("README.md", "fullnatctl", &in_a_block(&shown.concat()));
+}
+
+fn in_a_block(text: &str) -> String {
+    format!("```text\n{}\n```", text.trim_end())
+}
+
 /// Compares a part of a document with what the program says, or replaces it.
 #[track_caller]
-fn generated(file: &str, name: &str, wanted: &str) {
+pub fn generated(file: &str, name: &str, wanted: &str) {
     let path: PathBuf = root().join(file);
     let text = read(&path);
     let begin = format!("<!-- generated: {name} -->\n");

@@ -55,7 +55,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "dpdk",
         ],
     ),
-    ("bin", &["config", "control", "gateway", "metrics"]),
+    ("bin", &["cpu", "config", "control", "gateway", "metrics"]),
     ("lib", &[]),
 ];
 

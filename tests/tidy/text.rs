@@ -21,22 +21,6 @@ fn no_path_of_somebodys_machine() {
     none_found("nothing committed names a path of one machine", &found);
 }
 
-/// Rows of the conformance list that documents and tests name are rows of the list.
-#[test]
-fn documents_name_conformance_rows_that_exist() {
-    let table = std::fs::read_to_string(root().join("tests/conformance.tsv")).expect("the conformance rows");
-    let rows: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
-    let limits = std::fs::read_to_string(root().join("docs/limits.md")).expect("docs/limits.md");
-    let named = limits.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| {
-        let mut chars = word.chars();
-        chars.next().is_some_and(|first| ('A'..='P').contains(&first))
-            && word.len() > 1
-            && chars.all(|char| char.is_ascii_digit())
-    });
-    let found: Vec<String> = named.filter(|row| !rows.contains(row)).map(str::to_owned).collect();
-    none_found("docs/limits.md names rows of tests/conformance.tsv", &found);
-}
-
 /// Links between documents lead somewhere.
 #[test]
 fn links_of_documents_lead_somewhere() {

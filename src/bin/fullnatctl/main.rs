@@ -8,10 +8,12 @@ mod output;
 mod tables;
 mod units;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fullnat::control::client::{ClientError, SOCKET_DEFAULT};
+use fullnat::cpu;
 use std::path::PathBuf;
 
 /// Asks and changes a running FULLNAT gateway.
@@ -183,6 +185,17 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    // First, and with nothing but precompiled functions: all the rest may hold instructions that this processor lacks.
+    if !cpu::fit() {
+        let _ = std::io::stderr().write_all(b"fullnatctl: ");
+        let _ = std::io::stderr().write_all(cpu::UNFIT.as_bytes());
+        return ExitCode::from(3);
+    }
+    start()
+}
+
+#[inline(never)]
+fn start() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Start);

@@ -1,10 +1,10 @@
-//! Leases: single cases here; random histories against a model in [`model`], distribution in [`random`], time in
-//! [`timing`].
+//! Leases: single cases here; random histories against a model in [`model`], distribution in [`random`], what a
+//! lease costs in [`work`].
 
 mod model;
 mod random;
 mod reclaim;
-mod timing;
+pub(super) mod work;
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;

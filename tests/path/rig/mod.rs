@@ -153,6 +153,7 @@ impl Families {
 /// What differs from the usual gateway.
 #[derive(Clone, Copy)]
 pub struct Options {
+    /// how received packets lie in memory
     pub shape: Shape,
     pub mtu: [u16; 2],
     pub checksum_offload: bool,
@@ -171,7 +172,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            shape: Shape::default(),
+            shape: crate::segments::usual_shape(),
             mtu: [1500, 1500],
             checksum_offload: false,
             partial_checksums: false,

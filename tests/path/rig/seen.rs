@@ -37,7 +37,8 @@ pub enum L4 {
 }
 
 impl Seen {
-    /// Reads a frame; `None` for ARP. Panics on anything that is not sound.
+    /// Reads a frame; `None` for ARP. Panics on anything that is not sound, and on fragments: the gateway makes none
+    /// and passes none.
     pub fn read(port: PortId, frame: &[u8], damaged: bool) -> Option<Seen> {
         let sliced = SlicedPacket::from_ethernet(frame).unwrap_or_else(|e| panic!("{e}: {frame:02x?}"));
         let (src, dst, ttl, tos, id, dont_fragment, ip_len);
@@ -48,6 +49,7 @@ impl Seen {
                 // The parser's own check leaves the reserved bit out.
                 let sum = Sum16BitWords::new().add_slice(ip.header().slice()).ones_complement();
                 assert_eq!(sum, 0, "IPv4 checksum: {frame:02x?}");
+                assert!(!ip.is_payload_fragmented(), "a fragment: {frame:02x?}");
                 src = IpAddr::from(header.source);
                 dst = IpAddr::from(header.destination);
                 (ttl, tos) = (header.time_to_live, header.dscp.value() << 2 | header.ecn.value());
@@ -56,6 +58,7 @@ impl Seen {
             }
             NetSlice::Ipv6(ip) => {
                 let header = ip.header().to_header();
+                assert!(!ip.is_payload_fragmented(), "a fragment: {frame:02x?}");
                 src = IpAddr::from(header.source);
                 dst = IpAddr::from(header.destination);
                 (ttl, tos, id, dont_fragment) = (header.hop_limit, header.traffic_class, 0, true);

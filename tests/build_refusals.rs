@@ -1,0 +1,87 @@
+//! What the build ends with where something is missing: one sentence that names what to install. The build script itself
+//! runs, as cargo has compiled it for this very test, in an environment where the thing cannot be found.
+#![cfg(feature = "dpdk")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// The youngest of cargo's compiled build scripts of this package, beside this test's own executable.
+fn build_script() -> PathBuf {
+    let own = std::env::current_exe().expect("this executable");
+    let profile = own.parent().and_then(|deps| deps.parent()).expect("a folder of cargo's");
+    let folders = std::fs::read_dir(profile.join("build")).expect("build scripts");
+    let scripts = folders
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| {
+            folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("fullnat-"))
+        })
+        .map(|folder| folder.join("build-script-build"))
+        .filter(|script| script.is_file());
+    let modified = |script: &PathBuf| script.metadata().and_then(|data| data.modified()).expect("a time");
+    scripts.max_by_key(modified).expect("this package's build script")
+}
+
+fn run(environment: &[(&str, &str)]) -> Output {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let out = std::env::temp_dir().join(format!("fullnat-build-refusals-{}", std::process::id()));
+    std::fs::create_dir_all(&out).expect("a folder");
+    let output = Command::new(build_script())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("OUT_DIR", &out)
+        .envs([("CARGO_FEATURE_DPDK", "1"), ("OPT_LEVEL", "0"), ("DEBUG", "false")])
+        .envs([("TARGET", &target), ("HOST", &target)])
+        .envs(environment.iter().copied())
+        .output()
+        .expect("started");
+    std::fs::remove_dir_all(&out).expect("removed");
+    output
+}
+
+/// The only error that the script reports.
+fn refusal(environment: &[(&str, &str)]) -> String {
+    let output = run(environment);
+    assert!(!output.status.success(), "the build goes on with {environment:?}");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let errors: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("cargo::error=")).collect();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.len() == 1 && !complaint.contains("panicked"), "{said}{complaint}");
+    errors[0].to_owned()
+}
+
+#[test]
+fn with_everything_there_the_script_succeeds() {
+    let output = run(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn without_pkg_config_its_package_is_named() {
+    let sentence = refusal(&[("PKG_CONFIG", "/nonexistent/pkg-config")]);
+    assert!(
+        sentence.starts_with("pkg-config was not found") && sentence.ends_with("apt-get install pkg-config)")
+    );
+}
+
+#[test]
+fn without_libdpdk_its_package_is_named() {
+    let nowhere = [("PKG_CONFIG_LIBDIR", "/nonexistent"), ("PKG_CONFIG_PATH", "")];
+    let sentence = refusal(&nowhere);
+    assert!(sentence.starts_with("libdpdk 22.11 or later was not found"), "{sentence}");
+    assert!(sentence.contains("apt-get install libdpdk-dev") && sentence.contains("--no-default-features"));
+}
+
+#[test]
+fn without_libclang_its_package_is_named() {
+    let sentence = refusal(&[("LIBCLANG_PATH", "/nonexistent")]);
+    assert!(sentence.starts_with("libclang was not found"), "{sentence}");
+    assert!(sentence.contains("apt-get install libclang-dev") && sentence.contains("LIBCLANG_PATH"));
+}
+
+#[test]
+fn without_a_c_compiler_its_package_is_named() {
+    let sentence = refusal(&[("CC", "/nonexistent/cc")]);
+    assert!(
+        sentence.contains("a C compiler is needed") && sentence.contains("apt-get install gcc"),
+        "{sentence}"
+    );
+}

@@ -1,0 +1,113 @@
+//! The measured table of README: the last record of each case in `benches/history.jsonl`, which `scripts/bench.sh
+//! --record` writes. No figure there is typed by hand.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use crate::documents::generated;
+use crate::source::{read, root};
+
+#[test]
+fn figures_are_those_of_the_last_record() {
+    let history = read(&root().join("benches/history.jsonl"));
+    let entries: Vec<Value> =
+        history.lines().map(|line| serde_json::from_str(line).expect("an object per line")).collect();
+    generated("README.md", "figures", &figures(&entries));
+}
+
+/// Of each case what was measured last, where it has a goal; then how and where it was measured.
+fn figures(entries: &[Value]) -> String {
+    let mut last = BTreeMap::new();
+    for entry in entries {
+        last.insert(text(entry, "case"), text(entry, "time"));
+    }
+    let current = |entry: &&Value| last[text(entry, "case")] == text(entry, "time");
+    let mut out = String::from(
+        "| case | parameters | value | reference | ratio | goal | |\n|---|---|---:|---|---:|---|---|\n",
+    );
+    for entry in entries.iter().filter(current).filter(|entry| entry["goal"].is_object()) {
+        let met = match entry["goal"]["met"].as_bool() {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "?",
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} {} | {} | {} | {} | {met} |",
+            text(entry, "case"),
+            parameters(&entry["params"]),
+            number(&entry["value"]),
+            text(entry, "unit"),
+            text(entry, "reference"),
+            number(&entry["ratio"]),
+            text(&entry["goal"], "bound"),
+        );
+    }
+    let mut records: BTreeMap<&str, (&Value, Vec<&str>)> = BTreeMap::new();
+    for entry in entries.iter().filter(current) {
+        let (_, cases) = records.entry(text(entry, "time")).or_insert((entry, Vec::new()));
+        if cases.last() != Some(&text(entry, "case")) {
+            cases.push(text(entry, "case"));
+        }
+    }
+    out.push('\n');
+    for (time, (entry, cases)) in records {
+        let _ = writeln!(
+            out,
+            "* {}: `{}`, commit {}, {}, {}",
+            cases.join(", "),
+            text(entry, "command"),
+            text(entry, "commit"),
+            text(entry, "cpu"),
+            time.split('T').next().unwrap_or(time)
+        );
+    }
+    out
+}
+
+fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
+    entry[key].as_str().unwrap_or_default()
+}
+
+fn parameters(params: &Value) -> String {
+    let all = params.as_object().into_iter().flatten();
+    let words: Vec<String> = all.map(|(key, value)| format!("{key} {}", word(value))).collect();
+    words.join(", ")
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(_) => number(value),
+        other => other.to_string(),
+    }
+}
+
+/// Integers and large numbers with separators, others as they were rounded when they were recorded.
+fn number(value: &Value) -> String {
+    let Some(exact) = value.as_f64() else { return String::new() };
+    if exact < 10_000.0 && exact.fract() != 0.0 {
+        return exact.to_string();
+    }
+    let digits = format!("{exact:.0}");
+    let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group));
+    groups.collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn only_the_last_record_of_a_case_is_shown() {
+    let entry = |time: &str, case: &str, value: f64| {
+        serde_json::json!({
+            "time": time, "commit": "c0ffee", "command": "scripts/bench.sh", "case": case,
+            "params": {"sessions": 1_000_000}, "value": value, "unit": "bytes", "reference": "none", "ratio": 0.5,
+            "goal": {"bound": "value <= 2", "met": value <= 2.0}, "cpu": "a CPU",
+        })
+    };
+    let table = figures(&[entry("1T", "a", 1.5), entry("1T", "b", 2.0), entry("2T", "a", 12_345.0)]);
+    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** |";
+    assert!(table.contains(row), "{table}");
+    assert!(table.contains("| `b` |") && !table.contains("1.5"), "{table}");
+    assert!(table.contains("* b: `scripts/bench.sh`, commit c0ffee, a CPU, 1"), "{table}");
+}
