@@ -110,7 +110,8 @@ def test_conformance_M1_a_gateway_grows_beyond_its_first_configuration(start, la
     assert {ask(lab) for _ in range(8)} == {"rs1", "rs2"}
     servers = gateway.control.services()["peer"]["real_servers"]
     assert [server["refused_no_port"] for server in servers] == [0, 0]
-    assert all(server["sessions_created"] >= 40 for server in servers), servers
+    # Half of those held since there are two, and each worker takes its own turns.
+    assert all(server["sessions_created"] >= 40 - workers for server in servers), servers
     assert alive(held)
     for connection in held:
         connection.close()

@@ -131,7 +131,7 @@ def test_conformance_M13_H8_connections_of_a_killed_gateway_hold_up_nobody(start
 @OFFLOADS
 @pytest.mark.parametrize("vip,sources", [(VIP, ("10.1.0.2", CIP)), (VIP6, ("2001:db8:1::2", CIP6))], ids=["v4", "v6"])
 def test_conformance_H10_same_source_port_of_two_clients(gateway, lab, vip, sources):
-    lab.client.add_address("eth0", f"{sources[0]}/{64 if ':' in vip else 24}")
+    lab.client.add_address("eth0", f"{sources[0]}/{64 if ':' in vip else 24}", on_request=True)
     with lab.client.connect(vip, 9000, source=(sources[0], 50500)) as one, \
             lab.client.connect(vip, 9000, source=(sources[1], 50500)) as other:
         for connection in (one, other):
@@ -167,7 +167,7 @@ def test_conformance_H9_timestamps_of_many_clients_never_trip_the_servers(start,
     start(narrow(workers, vip))
     sources = [f"2001:db8:1::{n}" if ":" in vip else f"10.1.0.{n}" for n in range(30, 38)]
     for source in sources:
-        lab.client.add_address("eth0", f"{source}/{64 if ':' in vip else 24}")
+        lab.client.add_address("eth0", f"{source}/{64 if ':' in vip else 24}", on_request=True)
     # The kernel gives every (client, server) pair a timestamp offset of its own (tcp_timestamps = 1).
     names = ("TcpExtPAWSEstab", "TcpExtListenDrops", "TcpExtPAWSActive")
     before = lab.servers["rs1"].counters(*names)

@@ -132,10 +132,13 @@ class Namespace:
     def nft(self, text):
         self.run("nft", "-f", "-", input=text)
 
-    def add_address(self, interface, *addresses):
+    def add_address(self, interface, *addresses, on_request=False):
+        """`on_request`: sockets have them as source only if they ask for them."""
         for address in addresses:
-            nodad = ["nodad"] if ":" in address else []
-            self.run("ip", "address", "replace", address, "dev", interface, *nodad)
+            options = ["nodad"] if ":" in address else []
+            if on_request:
+                options += ["preferred_lft", "0"]
+            self.run("ip", "address", "replace", address, "dev", interface, *options)
 
     def mac(self, interface):
         with self.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as probe:
