@@ -67,7 +67,7 @@ impl<P: Packet> NeighbourTable<P> {
         };
         let fact =
             NeighbourFact { port: port.id, address: message.sender, mac: Some(message.sender_mac), evidence };
-        let believed = self.learn(own, fact, now, io);
+        let believed = self.believe(own, fact, asks_us, now, io);
         // A question between two others is not worth a message to every worker.
         if message.operation == arp::Operation::Reply || asks_us || message.is_announcement() {
             self.tell(fact, io);
@@ -148,7 +148,7 @@ impl<P: Packet> NeighbourTable<P> {
                 mac: message.source_mac,
                 evidence: Evidence::Asked,
             };
-            self.learn(own, fact, now, io);
+            self.believe(own, fact, true, now, io);
             self.tell(fact, io);
         }
         DropReason::NeighbourMessage
@@ -182,7 +182,7 @@ impl<P: Packet> NeighbourTable<P> {
         };
         let fact =
             NeighbourFact { port: port.id, address: message.target, mac: message.target_mac, evidence };
-        let believed = self.learn(own, fact, now, io);
+        let believed = self.believe(own, fact, false, now, io);
         self.tell(fact, io);
         let meant_us = message.solicited && self.config.workers > 1;
         if believed || meant_us { DropReason::NeighbourMessage } else { DropReason::NdNotForUs }

@@ -25,11 +25,25 @@ impl<P: Packet> NeighbourTable<P> {
         }
     }
 
-    /// Applies a fact from another worker. True if it concerned a neighbour of ours.
+    /// Applies a fact from another worker. Whom that one found, this one will talk to as well: an entry is made, so that
+    /// its first packets need not wait.
     pub fn learn(
         &mut self,
         own: OwnAddresses<'_>,
         fact: NeighbourFact,
+        now: Now,
+        io: &mut impl Io<Packet = P>,
+    ) {
+        let is_news = !matches!(fact.evidence, Evidence::Announced { .. });
+        self.believe(own, fact, is_news, now, io);
+    }
+
+    /// Applies a fact to the entry it is about; `may_make` says whether one is made. True if there is one.
+    pub(super) fn believe(
+        &mut self,
+        own: OwnAddresses<'_>,
+        fact: NeighbourFact,
+        may_make: bool,
         now: Now,
         io: &mut impl Io<Packet = P>,
     ) -> bool {
@@ -37,20 +51,19 @@ impl<P: Packet> NeighbourTable<P> {
         let known = self.index.get(&(fact.port, fact.address)).map(|&index| NeighbourIndex(index));
         let index = match known {
             Some(index) => index,
-            None if fact.evidence == Evidence::Asked && self.may_make_entry(port, &fact) => {
-                self.insert(fact.port, fact.address, now)
-            }
+            None if may_make && self.may_make_entry(port, &fact) => self.insert(fact.port, fact.address, now),
             None => return false,
         };
         self.apply(port, index, fact, now, io);
         true
     }
 
-    /// Whether an entry is made for somebody who asked for an address of ours: only a host on the link, and never from
-    /// the last quarter of the table, which belongs to the next hops of packets.
+    /// Whether an entry is made for somebody whom no packet goes to yet: only a host on the link, and never from the
+    /// last quarter of the table, which belongs to the next hops of packets.
     fn may_make_entry(&self, port: &PortView, fact: &NeighbourFact) -> bool {
         let capacity = usize::from(self.config.capacity);
-        is_on_link(port, fact.address) && self.has_free_entry() && self.len() < capacity - capacity / 4
+        let is_of_use = fact.mac.is_some() && is_on_link(port, fact.address);
+        is_of_use && self.has_free_entry() && self.len() < capacity - capacity / 4
     }
 
     /// RFC 4861 §7.2.5 and §7.2.3.

@@ -236,13 +236,30 @@ fn an_answer_that_reaches_one_worker_resolves_the_neighbour_of_another() {
     assert_eq!(told.iter().map(|(worker, _)| worker.0).collect::<Vec<_>>(), [1, 2]);
     let Some((_, HandOff::Neighbour(fact))) = told.last() else { panic!() };
     let own = OwnAddresses { ports: &third.ports, owned: &third.owned };
-    assert!(third.table.learn(own, *fact, third.now, &mut third.io));
+    third.table.learn(own, *fact, third.now, &mut third.io);
     assert_eq!(third.take_one().frame, numbered(macs(PEER_MAC, LAN_MAC), 9));
     assert_eq!(third.io.handed_off.len(), 0, "a fact is not passed on");
     // a full ring loses the fact and says so
     first.io.ring_room = Some(1);
     first.is_at(LAN, PEER, PEER_MAC);
     assert_eq!(first.table.counters().facts_lost, 1);
+}
+
+#[test]
+fn what_one_worker_resolved_another_need_not_ask_for() {
+    let config = NeighbourConfig { workers: 2, ..NeighbourConfig::default() };
+    let mut second = Rig::new(NeighbourConfig { worker: WorkerId(1), ..config });
+    let fact = |evidence, mac| NeighbourFact { port: LAN, address: address(PEER), mac, evidence };
+    let own = OwnAddresses { ports: &second.ports, owned: &second.owned };
+    let (announced, answered) =
+        (Evidence::Announced { overrides: true }, Evidence::Answered { overrides: true });
+    second.table.learn(own, fact(announced, Some(PEER_MAC)), second.now, &mut second.io);
+    second.table.learn(own, fact(answered, None), second.now, &mut second.io);
+    assert!(second.table.is_empty(), "neither is news of somebody to talk to");
+    second.table.learn(own, fact(answered, Some(PEER_MAC)), second.now, &mut second.io);
+    let index = second.next_hop(LAN, PEER);
+    assert_eq!(second.table.adjacency(index).state(), NeighbourState::Reachable);
+    assert_eq!(second.take_sent(), [], "nobody is asked");
 }
 
 #[test]
