@@ -300,11 +300,11 @@ fn classify_flow(
             dport: u16::from_be_bytes([l4[2], l4[3]]),
             protocol,
         },
-        l3: place.l3,
         l4: place.l4,
         end: place.end,
         tcp_flags: flags,
         v6: place.v6,
+        plain: None,
         hops: 0,
     };
     if place.src == place.dst {

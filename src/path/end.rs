@@ -33,6 +33,7 @@ impl<P: Packet> Shard<P> {
                 Expiry::Keep(deadline)
             }
         });
+        due.iter().for_each(|&index| self.sessions.prefetch_remove(index));
         for index in due {
             self.end_idle_session(turn, index);
         }

@@ -37,6 +37,7 @@ pub struct Engine<P> {
 }
 
 /// What the phases find out about one packet: one cache line.
+#[derive(Clone, Copy)]
 struct Flow {
     parsed: Parsed,
     hash: KeyHash,
@@ -45,17 +46,30 @@ struct Flow {
 
 const _: () = assert!(size_of::<Flow>() <= 64);
 
+impl Flow {
+    const EMPTY: Flow = Flow { parsed: Parsed::EMPTY, hash: KeyHash(0), candidate: Candidate::NONE };
+}
+
 /// The flows of one burst, packet and description side by side.
 struct Flows<P> {
     packets: ArrayVec<P, BURST>,
-    flows: ArrayVec<Flow, BURST>,
+    described: [Flow; BURST],
 }
 
 impl<P> Flows<P> {
+    fn new() -> Self {
+        Flows { packets: ArrayVec::new(), described: [Flow::EMPTY; BURST] }
+    }
+
+    /// Where the next packet is described before it is pushed.
     #[inline(always)]
-    fn push(&mut self, packet: P, parsed: Parsed) {
-        self.packets.push(packet);
-        self.flows.push(Flow { parsed, hash: KeyHash(0), candidate: Candidate::NONE });
+    fn next(&mut self) -> &mut Parsed {
+        &mut self.described[self.packets.len()].parsed
+    }
+
+    #[inline(always)]
+    fn described(&mut self) -> &mut [Flow] {
+        &mut self.described[..self.packets.len()]
     }
 }
 
@@ -100,7 +114,7 @@ impl<P: Packet> Engine<P> {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let shard = &mut self.shard;
         shard.counters.received += packets.len() as u64;
-        let mut flows = Flows { packets: ArrayVec::new(), flows: ArrayVec::new() };
+        let mut flows = Flows::new();
         shard.classify_all(&mut turn, port, packets, &mut flows);
         observer.ended(Phase::Classify);
         if shard.workers > 1 {
@@ -198,8 +212,8 @@ impl<P: Packet> Shard<P> {
         packets.iter().for_each(P::prefetch);
         let view = &turn.snapshot.ports[port.index()];
         for packet in packets.drain(..) {
-            if let Some(parsed) = plain::recognise(&packet, view) {
-                flows.push(packet, parsed);
+            if plain::recognise(&packet, view, flows.next()) {
+                flows.packets.push(packet);
             } else {
                 self.classify_closely(turn, port, packet, flows);
             }
@@ -216,7 +230,10 @@ impl<P: Packet> Shard<P> {
     ) {
         let mut parsed = Parsed::EMPTY;
         match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
-            Class::Flow => flows.push(packet, parsed),
+            Class::Flow => {
+                *flows.next() = parsed;
+                flows.packets.push(packet);
+            }
             other => self.leave_the_way(turn, port, packet, &parsed, other, false),
         }
     }
@@ -250,7 +267,7 @@ impl<P: Packet> Shard<P> {
     fn steer_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: &mut Flows<P>) {
         let steering = &turn.snapshot.steering;
         let homes: ArrayVec<WorkerId, BURST> =
-            flows.flows.iter().map(|flow| steering.home(&flow.parsed.tuple)).collect();
+            flows.described().iter().map(|flow| steering.home(&flow.parsed.tuple)).collect();
         if homes.iter().any(|&home| home != self.worker) {
             self.hand_off_all(turn, port, flows, &homes);
         }
@@ -265,10 +282,10 @@ impl<P: Packet> Shard<P> {
         homes: &[WorkerId],
     ) {
         let packets = std::mem::take(&mut flows.packets);
-        let described = std::mem::take(&mut flows.flows);
-        for ((packet, flow), &home) in packets.into_iter().zip(described).zip(homes) {
+        for ((at, packet), &home) in packets.into_iter().enumerate().zip(homes) {
             if home == self.worker {
-                flows.push(packet, flow.parsed);
+                *flows.next() = flows.described[at].parsed;
+                flows.packets.push(packet);
             } else {
                 self.hand_off(turn, home, port, packet, 0);
             }
@@ -283,17 +300,17 @@ impl<P: Packet> Shard<P> {
         flows: &mut Flows<P>,
         observer: &mut impl Observer,
     ) {
-        for flow in &mut flows.flows {
+        for flow in flows.described() {
             flow.hash = self.sessions.hash(&flow.parsed.tuple, flow.parsed.v6);
             self.sessions.prefetch_buckets(flow.hash);
         }
         observer.ended(Phase::Hash);
-        for flow in &mut flows.flows {
+        for flow in flows.described() {
             flow.candidate = self.sessions.probe(flow.hash);
             self.sessions.prefetch_entry(flow.candidate, flow.parsed.v6);
         }
         observer.ended(Phase::Probe);
-        for (packet, flow) in flows.packets.drain(..).zip(&flows.flows) {
+        for (packet, flow) in flows.packets.drain(..).zip(&flows.described) {
             let parsed = &flow.parsed;
             match self.sessions.confirm(&parsed.tuple, parsed.v6, flow.hash, flow.candidate) {
                 Some(found) => {

@@ -1,6 +1,6 @@
 //! The express lane: a packet that needs nothing but new addresses and numbers, in one straight line.
 //!
-//! It is for a packet without IP options of an established session, within one family, whose next hop is in order:
+//! It is for a [`super::plain`] packet of an established session, within one family, whose next hop is in order:
 //! nearly every packet there is. What happens to it is what [`Shard::forward`] would do, by the same functions; here
 //! their arguments are constants and every condition is asked once. Nothing is changed before all conditions hold, so
 //! that everything else can still go the long way.
@@ -11,15 +11,15 @@ use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
 use super::packet::{Io, Packet};
 use super::parsed::Parsed;
-use super::plain::{L4_V4, L4_V6};
+use super::plain::{Kind, L4_V4, L4_V6};
 use super::rewrite::{self, Ends, Layout};
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment};
 use super::tcp_translate;
 use crate::id::PortId;
-use crate::session::{Direction, Flags, SessionIndex, State};
+use crate::session::{Direction, Flags, SessionIndex};
 use crate::wire::checksum::Delta;
-use crate::wire::{Protocol, ethernet, tcp, tcp_option};
+use crate::wire::{Address, Protocol, ethernet, tcp, tcp_option};
 
 /// Where a packet goes, or why it goes no further.
 type Passed = Result<PortId, DropReason>;
@@ -36,20 +36,12 @@ impl<P: Packet> Shard<P> {
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(), P> {
         let on = &mut packet;
-        let passed = match (parsed.v6, usize::from(parsed.l4), parsed.tuple.protocol) {
-            (false, L4_V4, Protocol::Udp) => {
-                self.pass::<I, L4_V4, false>(turn, rx_port, on, parsed, index, direction)
-            }
-            (false, L4_V4, Protocol::Tcp) => {
-                self.pass::<I, L4_V4, true>(turn, rx_port, on, parsed, index, direction)
-            }
-            (true, L4_V6, Protocol::Udp) => {
-                self.pass::<I, L4_V6, false>(turn, rx_port, on, parsed, index, direction)
-            }
-            (true, L4_V6, Protocol::Tcp) => {
-                self.pass::<I, L4_V6, true>(turn, rx_port, on, parsed, index, direction)
-            }
-            _ => None,
+        let passed = match parsed.plain {
+            Some(Kind::Udp4) => self.pass::<I, L4_V4, false>(turn, rx_port, on, parsed, index, direction),
+            Some(Kind::Tcp4) => self.pass::<I, L4_V4, true>(turn, rx_port, on, parsed, index, direction),
+            Some(Kind::Udp6) => self.pass::<I, L4_V6, false>(turn, rx_port, on, parsed, index, direction),
+            Some(Kind::Tcp6) => self.pass::<I, L4_V6, true>(turn, rx_port, on, parsed, index, direction),
+            None => None,
         };
         match passed {
             Some(Ok(port)) => self.transmit(turn, port, packet),
@@ -76,8 +68,8 @@ impl<P: Packet> Shard<P> {
         let (ahead, behind) = hot.next_hops(direction);
         let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
         let families = if L4 == L4_V6 { Flags::WIDE } else { 0 };
-        if hot.state != State::Established
-            || hot.flags.0 & Flags::WIDE != families
+        let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
+        if !hot.is_established(protocol, families)
             || hot.route_epoch != turn.snapshot.route_epoch
             || self.real_servers[hot.real_server as usize].removed
             || !next_hop.is_settled()
@@ -158,6 +150,8 @@ impl<P: Packet> Shard<P> {
         let delta = tcp_translate::translate_plain(fixed, timestamps, hot, direction);
         let Some(settings) = toa else { return Some(Ok((layout, delta))) };
         let (client, cport) = (parsed.tuple.src, parsed.tuple.sport);
+        // Known to be IPv4, the option and all that moves for it have lengths known to the compiler.
+        let client = if L4 == L4_V6 { client } else { Address::from_v4(client.v4_octets()) };
         let inserted = client_address::insert(packet, layout, &client, cport, &settings);
         self.counters.toa_sent += u64::from(inserted.is_ok());
         Some(match inserted {

@@ -14,7 +14,7 @@ use crate::service::route::NextHop;
 use crate::service::scheduler::{ClientKey, Connections};
 use crate::service::snapshot::{ClientAddress, Role, Service, Snapshot};
 use crate::session::tcp_state::is_active;
-use crate::session::{Direction, Flags, Keys, SessionIndex, State};
+use crate::session::{Cold, Direction, Flags, Hot, Keys, SessionIndex, State};
 use crate::wire::{Address, Protocol, Tuple, tcp};
 
 /// What a lease's last user left behind at the real server, so that the next is acceptable to it.
@@ -26,6 +26,34 @@ struct Legacy {
     next_seq: u32,
     /// last timestamp in the real server's numbers
     timestamp: u32,
+}
+
+/// The numbers that a TCP connection begins with.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    client_isn: u32,
+    /// toward the real server
+    isn: u32,
+    /// the client's first TSval, and what it becomes, if it sent one
+    timestamps: Option<(u32, u32)>,
+}
+
+impl Beginning {
+    fn write(&self, hot: &mut Hot, cold: &mut Cold, service: &Service) {
+        hot.state = State::SynRecv;
+        hot.flags.set(Flags::SEQ);
+        hot.seq_delta = self.isn.wrapping_sub(self.client_isn);
+        hot.next_seq_inbound = self.client_isn.wrapping_add(1);
+        cold.client_isn = self.client_isn;
+        if let Some((value, becomes)) = self.timestamps {
+            hot.flags.set(Flags::TIMESTAMP);
+            hot.timestamp_delta = becomes.wrapping_sub(value);
+            cold.last_timestamp = value;
+        }
+        if matches!(service.client_address, ClientAddress::Toa(_)) {
+            hot.flags.set(Flags::TOA);
+        }
+    }
 }
 
 impl<P: Packet> Shard<P> {
@@ -126,46 +154,49 @@ impl<P: Packet> Shard<P> {
 
         let outbound =
             Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
+        self.sessions.prefetch_insert(&outbound);
+        let tick = turn.now.tick();
+        let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
+        let checksum_delta = ends_delta(tuple, &ends);
+        let beginning = match tuple.protocol {
+            Protocol::Udp => None,
+            Protocol::Tcp => Some(self.beginning(turn, packet, parsed, &outbound.reversed(), legacy)),
+        };
         let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {
             next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
             self.pools.release(lease.slot, lease.lport);
             return Err(DropReason::SessionTableFull);
         };
-        let tick = turn.now.tick();
-        let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
         let (hot, cold, _) = self.sessions.lines_mut(index);
         [hot.next_hop_inbound, hot.next_hop_outbound] = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = snapshot.route_epoch;
         hot.real_server = real_server.0;
         hot.stamp = tick;
-        hot.checksum_delta = ends_delta(tuple, &ends);
+        hot.checksum_delta = checksum_delta;
         cold.created = tick;
         cold.lease_slot = lease.slot;
         cold.service = service.id.0;
-        match tuple.protocol {
-            Protocol::Udp => hot.state = State::Established,
-            Protocol::Tcp => {
-                self.begin_tcp(turn, index, packet, parsed, service, (&outbound.reversed(), legacy))
-            }
+        match beginning {
+            None => hot.state = State::Established,
+            Some(beginning) => beginning.write(hot, cold, service),
         }
         self.register(turn, index, parsed)?;
         Ok(index)
     }
 
-    fn begin_tcp<I: Io<Packet = P>>(
-        &mut self,
+    /// The numbers of a connection that begins with this SYN.
+    fn beginning<I: Io<Packet = P>>(
+        &self,
         turn: &Turn<'_, I>,
-        index: SessionIndex,
         packet: &P,
         parsed: &Parsed,
-        service: &Service,
-        (lease, legacy): (&Tuple, Option<Legacy>),
-    ) {
+        lease: &Tuple,
+        legacy: Option<Legacy>,
+    ) -> Beginning {
         let header = &packet.head()[parsed.l4.into()..];
         let header = &header[..tcp::header_len(header)];
-        let client_isn = tcp::seq(header);
-        let (mut isn, mut timestamp) =
-            (self.isn.isn(lease, turn.now.nanos), self.isn.timestamp_base(lease, turn.now.millis()));
+        let mut isn = self.isn.isn(lease, turn.now.nanos);
+        let mut timestamp = self.isn.timestamp_base(lease, turn.now.millis());
         if let Some(legacy) = legacy.filter(|l| l.lip == lease.src && l.lport == lease.sport) {
             // Linux accepts a SYN in TIME_WAIT if its number lies after the last one (tcp_timewait_state_process).
             if !tcp::seq_after(isn, legacy.next_seq) {
@@ -175,20 +206,8 @@ impl<P: Packet> Shard<P> {
                 timestamp = legacy.timestamp.wrapping_add(1);
             }
         }
-        let (hot, cold, _) = self.sessions.lines_mut(index);
-        hot.state = State::SynRecv;
-        hot.flags.set(Flags::SEQ);
-        hot.seq_delta = isn.wrapping_sub(client_isn);
-        hot.next_seq_inbound = client_isn.wrapping_add(1);
-        cold.client_isn = client_isn;
-        if let Some((value, _)) = sent_timestamps(header) {
-            hot.flags.set(Flags::TIMESTAMP);
-            hot.timestamp_delta = timestamp.wrapping_sub(value);
-            cold.last_timestamp = value;
-        }
-        if matches!(service.client_address, ClientAddress::Toa(_)) {
-            hot.flags.set(Flags::TOA);
-        }
+        let timestamps = sent_timestamps(header).map(|(value, _)| (value, timestamp));
+        Beginning { client_isn: tcp::seq(header), isn, timestamps }
     }
 
     /// Timer, counts, and the home's note if this worker is only the host.

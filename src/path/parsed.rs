@@ -1,14 +1,13 @@
 //! What classification leaves behind of a packet: its flow and where its headers stand.
 
-use crate::wire::{Address, Protocol, Tuple};
+use super::plain::Kind;
+use crate::wire::{Address, Protocol, Tuple, ethernet};
 
 /// A TCP or UDP packet whose headers were checked; offsets in bytes from the start of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parsed {
     /// the flow, as the packet shows it
     pub tuple: Tuple,
-    /// start of the IP header
-    pub l3: u16,
     /// start of the TCP or UDP header
     pub l4: u16,
     /// end of the IP packet; what follows is Ethernet padding
@@ -17,11 +16,15 @@ pub struct Parsed {
     pub tcp_flags: u8,
     /// whether the packet is an IPv6 one: asked so often that it is not read from the addresses
     pub v6: bool,
+    /// what it holds if it is a plain frame
+    pub plain: Option<Kind>,
     /// workers that already passed this packet on because their local ports were used up
     pub hops: u16,
 }
 
 impl Parsed {
+    /// Start of the IP header: what may stand between it and the Ethernet header was taken away.
+    pub const L3: usize = ethernet::HEADER_LEN;
     /// A place to parse into.
     pub const EMPTY: Parsed = Parsed {
         tuple: Tuple {
@@ -31,11 +34,11 @@ impl Parsed {
             dport: 0,
             protocol: Protocol::Tcp,
         },
-        l3: 0,
         l4: 0,
         end: 0,
         tcp_flags: 0,
         v6: false,
+        plain: None,
         hops: 0,
     };
 
@@ -48,6 +51,6 @@ impl Parsed {
     /// Bytes of the IP packet.
     #[inline(always)]
     pub fn ip_len(&self) -> usize {
-        self.end as usize - self.l3 as usize
+        self.end as usize - Self::L3
     }
 }

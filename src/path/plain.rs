@@ -22,28 +22,51 @@ const HEADERS_V4: usize = L4_V4 + tcp::HEADER_LEN;
 /// The headers of a plain IPv6 frame, those of UDP with some payload.
 const HEADERS_V6: usize = L4_V6 + tcp::HEADER_LEN;
 
-/// Describes a plain frame; `None` for all others, whatever they are.
+/// What a plain frame holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// UDP over IPv4
+    Udp4,
+    /// TCP over IPv4
+    Tcp4,
+    /// UDP over IPv6
+    Udp6,
+    /// TCP over IPv6
+    Tcp6,
+}
+
+/// Describes a plain frame in `parsed` and returns true; false for all others, whatever they are.
 #[inline(always)]
-pub fn recognise<P: Packet>(packet: &P, port: &PortView) -> Option<Parsed> {
+pub fn recognise<P: Packet>(packet: &P, port: &PortView, parsed: &mut Parsed) -> bool {
     let head = packet.head();
     if head.len() != packet.len() {
-        return None;
+        return false;
     }
-    let headers = head.first_chunk::<HEADERS_V4>()?;
+    let Some(headers) = head.first_chunk::<HEADERS_V4>() else { return false };
     let for_us = headers[..6] == port.mac && headers[6] & 1 == 0;
     if !for_us {
-        return None;
+        return false;
     }
     match get_u16(headers, ethernet::HEADER_LEN - 2) {
-        ethernet::TYPE_IPV4 => recognise_ipv4(headers, head.len(), port),
-        ethernet::TYPE_IPV6 => recognise_ipv6(head.first_chunk()?, head.len(), port),
-        _ => None,
+        ethernet::TYPE_IPV4 => recognise_ipv4(headers, head.len(), port, parsed),
+        ethernet::TYPE_IPV6 => {
+            let Some(headers) = head.first_chunk() else { return false };
+            recognise_ipv6(headers, head.len(), port, parsed)
+        }
+        _ => false,
     }
 }
 
 #[inline(always)]
-fn recognise_ipv4(headers: &[u8; HEADERS_V4], frame_len: usize, port: &PortView) -> Option<Parsed> {
-    let ip: &[u8; ipv4::HEADER_LEN] = headers[L3..].first_chunk()?;
+fn recognise_ipv4(
+    headers: &[u8; HEADERS_V4],
+    frame_len: usize,
+    port: &PortView,
+    parsed: &mut Parsed,
+) -> bool {
+    let ip: &[u8; ipv4::HEADER_LEN] = headers[L3..].first_chunk().expect("within the headers");
+    let l4: &[u8; tcp::HEADER_LEN] = headers[L4_V4..].first_chunk().expect("within the headers");
     let total_len = usize::from(get_u16(ip, 2));
     let end = L3 + total_len;
     let (src, dst) = (Address::from_v4(get_array(ip, 12)), Address::from_v4(get_array(ip, 16)));
@@ -51,60 +74,72 @@ fn recognise_ipv4(headers: &[u8; HEADERS_V4], frame_len: usize, port: &PortView)
     let whole = ip[0] == 0x45 && get_u16(ip, 6) & 0x3fff == 0;
     let fits = end <= frame_len && total_len <= usize::from(port.mtu);
     if !(whole && fits && ip[8] > 1 && src != dst && !is_martian_v4(ip[12])) {
-        return None;
+        return false;
     }
     if !ipv4::plain_checksum_ok(ip) {
-        return None;
+        return false;
     }
-    let l4 = headers[L4_V4..].first_chunk()?;
-    let (protocol, tcp_flags) = recognise_l4(l4, ip[9], end.checked_sub(L4_V4)?, false)?;
-    let tuple = Tuple { src, dst, sport: get_u16(l4, 0), dport: get_u16(l4, 2), protocol };
-    let (l3, l4) = (L3 as u16, L4_V4 as u16);
-    Some(Parsed { tuple, l3, l4, end: end as u32, tcp_flags, v6: false, hops: 0 })
+    let Some(len) = end.checked_sub(L4_V4) else { return false };
+    let place = Parsed { l4: L4_V4 as u16, end: end as u32, ..Parsed::EMPTY };
+    if ip[9] == udp::PROTOCOL && is_udp(l4, len) {
+        *parsed = Parsed { tuple: tuple(src, dst, l4, Protocol::Udp), plain: Some(Kind::Udp4), ..place };
+        true
+    } else if ip[9] == tcp::PROTOCOL && is_tcp(l4, len) {
+        let tuple = tuple(src, dst, l4, Protocol::Tcp);
+        *parsed = Parsed { tuple, tcp_flags: tcp::flags(l4), plain: Some(Kind::Tcp4), ..place };
+        true
+    } else {
+        false
+    }
 }
 
 #[inline(always)]
-fn recognise_ipv6(headers: &[u8; HEADERS_V6], frame_len: usize, port: &PortView) -> Option<Parsed> {
-    let ip: &[u8; ipv6::HEADER_LEN] = headers[L3..].first_chunk()?;
-    let payload_len = usize::from(get_u16(ip, 4));
-    let end = L4_V6 + payload_len;
+fn recognise_ipv6(
+    headers: &[u8; HEADERS_V6],
+    frame_len: usize,
+    port: &PortView,
+    parsed: &mut Parsed,
+) -> bool {
+    let ip: &[u8; ipv6::HEADER_LEN] = headers[L3..].first_chunk().expect("within the headers");
+    let l4: &[u8; tcp::HEADER_LEN] = headers[L4_V6..].first_chunk().expect("within the headers");
+    let len = usize::from(get_u16(ip, 4));
+    let end = L4_V6 + len;
     let (src, dst) = (Address::from_v6(get_array(ip, 8)), Address::from_v6(get_array(ip, 24)));
     let fits = end <= frame_len && end - L3 <= usize::from(port.mtu);
     if !(ip[0] >> 4 == 6 && fits && ip[7] > 1 && src != dst && !is_martian_v6(&src)) {
-        return None;
+        return false;
     }
-    let l4 = headers[L4_V6..].first_chunk()?;
-    let (protocol, tcp_flags) = recognise_l4(l4, ip[6], payload_len, true)?;
-    let tuple = Tuple { src, dst, sport: get_u16(l4, 0), dport: get_u16(l4, 2), protocol };
-    let (l3, l4) = (L3 as u16, L4_V6 as u16);
-    Some(Parsed { tuple, l3, l4, end: end as u32, tcp_flags, v6: true, hops: 0 })
+    let place = Parsed { l4: L4_V6 as u16, end: end as u32, v6: true, ..Parsed::EMPTY };
+    // RFC 8200 §8.1: IPv6 has no UDP without a checksum
+    if ip[6] == udp::PROTOCOL && is_udp(l4, len) && get_u16(l4, udp::CHECKSUM_OFFSET) != 0 {
+        *parsed = Parsed { tuple: tuple(src, dst, l4, Protocol::Udp), plain: Some(Kind::Udp6), ..place };
+        true
+    } else if ip[6] == tcp::PROTOCOL && is_tcp(l4, len) {
+        let tuple = tuple(src, dst, l4, Protocol::Tcp);
+        *parsed = Parsed { tuple, tcp_flags: tcp::flags(l4), plain: Some(Kind::Tcp6), ..place };
+        true
+    } else {
+        false
+    }
 }
 
-/// Protocol and TCP flags of a layer-4 header in `len` bytes of payload.
 #[inline(always)]
-fn recognise_l4(
-    header: &[u8; tcp::HEADER_LEN],
-    protocol: u8,
-    len: usize,
-    v6: bool,
-) -> Option<(Protocol, u8)> {
-    match protocol {
-        tcp::PROTOCOL => {
-            let header_len = tcp::header_len(header);
-            let flags = tcp::flags(header);
-            let whole = header_len >= tcp::HEADER_LEN && header_len <= len;
-            (whole && tcp::flags_plausible(flags)).then_some((Protocol::Tcp, flags))
-        }
-        udp::PROTOCOL => {
-            let udp_len = udp::len(header);
-            let whole = udp_len >= udp::HEADER_LEN && udp_len <= len;
-            let addressed = get_u16(header, 2) != 0;
-            // RFC 8200 §8.1: IPv6 has no UDP without a checksum
-            let summed = !v6 || get_u16(header, udp::CHECKSUM_OFFSET) != 0;
-            (whole && addressed && summed).then_some((Protocol::Udp, 0))
-        }
-        _ => None,
-    }
+fn tuple(src: Address, dst: Address, l4: &[u8; tcp::HEADER_LEN], protocol: Protocol) -> Tuple {
+    Tuple { src, dst, sport: get_u16(l4, 0), dport: get_u16(l4, 2), protocol }
+}
+
+/// Whether `len` bytes that begin with `header` are a whole datagram to some port.
+#[inline(always)]
+fn is_udp(header: &[u8; tcp::HEADER_LEN], len: usize) -> bool {
+    let udp_len = udp::len(header);
+    udp_len >= udp::HEADER_LEN && udp_len <= len && get_u16(header, 2) != 0
+}
+
+/// Whether `len` bytes that begin with `header` are a segment with flags that stacks send.
+#[inline(always)]
+fn is_tcp(header: &[u8; tcp::HEADER_LEN], len: usize) -> bool {
+    let header_len = tcp::header_len(header);
+    header_len >= tcp::HEADER_LEN && header_len <= len && tcp::flags_plausible(tcp::flags(header))
 }
 
 #[cfg(test)]
@@ -148,14 +183,25 @@ mod tests {
         bytes
     }
 
+    fn recognised(frame: &[u8]) -> Option<Parsed> {
+        let mut parsed = Parsed::EMPTY;
+        recognise(&HeapPacket::new(frame), &port(), &mut parsed).then_some(parsed)
+    }
+
     #[test]
     fn usual_frames_are_plain_padded_or_not() {
         for (v6, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
             for padding in [0, 6] {
                 let frame = [frame(v6, tcp, &[1; 18]), vec![0; padding]].concat();
-                let parsed = recognise(&HeapPacket::new(&frame), &port()).expect("a plain frame");
+                let parsed = recognised(&frame).expect("a plain frame");
+                let kind = match (v6, tcp) {
+                    (false, false) => Kind::Udp4,
+                    (false, true) => Kind::Tcp4,
+                    (true, false) => Kind::Udp6,
+                    (true, true) => Kind::Tcp6,
+                };
                 assert_eq!((parsed.v6, parsed.tuple.protocol == Protocol::Tcp), (v6, tcp));
-                assert_eq!(parsed.end as usize, frame.len() - padding);
+                assert_eq!((parsed.plain, parsed.end as usize), (Some(kind), frame.len() - padding));
             }
         }
     }
@@ -181,10 +227,10 @@ mod tests {
                 ipv4::fill_checksum(&mut frame[L3..L4_V4]);
             }
             frame.truncate(len);
-            if let Some(plain) = recognise(&HeapPacket::new(&frame), &port()) {
+            if let Some(plain) = recognised(&frame) {
                 let mut parsed = Parsed::EMPTY;
                 let class = classify(&mut HeapPacket::new(&frame), &port(), &mut parsed);
-                prop_assert_eq!((class, parsed), (Class::Flow, plain));
+                prop_assert_eq!((class, Parsed { plain: plain.plain, ..parsed }), (Class::Flow, plain));
             }
         }
     }

@@ -135,7 +135,7 @@ impl<P: Packet> Shard<P> {
         mut packet: P,
         parsed: &Parsed,
     ) {
-        let ttl = packet.head()[usize::from(parsed.l3) + if parsed.is_v6() { 7 } else { 8 }];
+        let ttl = packet.head()[Parsed::L3 + if parsed.is_v6() { 7 } else { 8 }];
         let ours = turn.snapshot.owned.contains_key(&parsed.tuple.dst);
         if ttl == 1 && ours && self.may_answer(turn) {
             self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), IcmpError::TimeExceeded);
@@ -229,7 +229,7 @@ const fn told_as(reason: DropReason) -> Option<IcmpError> {
 
 fn place_of(parsed: &Parsed) -> Place {
     Place {
-        l3: parsed.l3,
+        l3: Parsed::L3 as u16,
         l4: parsed.l4,
         end: parsed.end,
         src: parsed.tuple.src,

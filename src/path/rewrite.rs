@@ -25,7 +25,7 @@ pub struct Layout {
 
 impl From<&Parsed> for Layout {
     fn from(parsed: &Parsed) -> Self {
-        Layout { l3: parsed.l3.into(), l4: parsed.l4.into(), end: parsed.end as usize }
+        Layout { l3: Parsed::L3, l4: parsed.l4.into(), end: parsed.end as usize }
     }
 }
 

@@ -152,6 +152,9 @@ pub struct Hot {
 /// Words of one key in [`Hot`]: source, destination, ports; the outbound key follows the inbound one.
 const KEY_WORDS: usize = 3;
 
+const _: () = assert!(offset_of!(Hot, protocol) % 4 == 0);
+const _: () = assert!(offset_of!(Hot, state) == offset_of!(Hot, protocol) + 1);
+const _: () = assert!(offset_of!(Hot, flags) == offset_of!(Hot, protocol) + 2);
 const _: () = assert!(offset_of!(Hot, cip) == 0 && offset_of!(Hot, vip) == 4);
 const _: () = assert!(offset_of!(Hot, cport) == 8 && offset_of!(Hot, vport) == 10);
 const _: () = assert!(offset_of!(Hot, rip) == 4 * KEY_WORDS && offset_of!(Hot, lip) == 4 * KEY_WORDS + 4);
@@ -215,6 +218,19 @@ impl Hot {
             | u128::from(words[KEY_WORDS * direction as usize + 2] ^ ports_word(tuple))
             | u128::from(self.protocol ^ tuple.protocol as u8);
         difference == 0 && self.flags.has(Flags::v6(direction))
+    }
+
+    /// Whether the session is of this protocol, established, and IPv6 on these sides ([`Flags::WIDE`]) and no others: one
+    /// compare of what lies together.
+    #[inline(always)]
+    pub fn is_established(&self, protocol: Protocol, v6_sides: u16) -> bool {
+        let words: &[u32; 16] = transmute_ref!(self);
+        let word = |protocol: u8, state: u8, flags: u16| -> u32 {
+            let [first, second] = flags.to_ne_bytes();
+            u32::from_ne_bytes([protocol, state, first, second])
+        };
+        let wanted = word(protocol as u8, State::Established as u8, v6_sides);
+        words[offset_of!(Hot, protocol) / 4] & word(0xff, 0xff, Flags::WIDE) == wanted
     }
 
     /// The neighbours ahead of and behind a packet that travels in `direction`.

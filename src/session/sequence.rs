@@ -10,11 +10,17 @@
 //! beginning of a session only.
 
 use std::fmt;
-use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
 use crate::wire::Tuple;
+
+/// What a hash is for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    SequenceNumber,
+    Timestamp,
+}
 
 /// Chooses where the sequence numbers and timestamps of a session toward its real server begin.
 #[derive(Clone)]
@@ -37,9 +43,8 @@ impl IsnGenerator {
     /// ([`reuse_acceptable_to_all`]).
     #[inline]
     pub fn isn(&self, lease: &Tuple, nanos: u64) -> u32 {
-        let mut hasher = self.hasher(b'S', lease);
-        hasher.write_u32(u32::from(lease.sport) << 16 | u32::from(lease.dport));
-        ((nanos >> 6) as u32).wrapping_add(hasher.finish() as u32)
+        let ports = u32::from(lease.sport) << 16 | u32::from(lease.dport);
+        ((nanos >> 6) as u32).wrapping_add(self.hash(Purpose::SequenceNumber, ports, lease))
     }
 
     /// The first TSval of a connection on `lease`, LIP:lport to RIP:rport, that begins at `millis`; the
@@ -51,16 +56,19 @@ impl IsnGenerator {
     /// can leave the lease ahead of this clock: compare with the last TSval ([`reuse_acceptable`]).
     #[inline]
     pub fn timestamp_base(&self, lease: &Tuple, millis: u32) -> u32 {
-        millis.wrapping_add(self.hasher(b'T', lease).finish() as u32)
+        millis.wrapping_add(self.hash(Purpose::Timestamp, 0, lease))
     }
 
-    /// With the two hosts written to it; `purpose` keeps the two outputs from telling about each other.
-    fn hasher(&self, purpose: u8, lease: &Tuple) -> SipHasher24 {
-        let mut hasher = SipHasher24::new_with_key(&self.secret);
-        hasher.write_u8(purpose);
-        hasher.write(lease.src.octets());
-        hasher.write(lease.dst.octets());
-        hasher
+    /// Of the two hosts and `ports`; `purpose` keeps the two outputs from telling about each other.
+    #[inline]
+    fn hash(&self, purpose: Purpose, ports: u32, lease: &Tuple) -> u32 {
+        // In one piece: whole words are hashed at half the cost of as many single writes.
+        let mut bytes = [0; 40];
+        bytes[..4].copy_from_slice(&ports.to_ne_bytes());
+        bytes[4] = purpose as u8;
+        bytes[8..24].copy_from_slice(lease.src.octets());
+        bytes[24..].copy_from_slice(lease.dst.octets());
+        SipHasher24::new_with_key(&self.secret).hash(&bytes) as u32
     }
 }
 

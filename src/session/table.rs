@@ -317,15 +317,22 @@ impl SessionTable {
         }
     }
 
-    /// Starts to load what the next [`insert`](Self::insert) will write, given the hashes of its keys as they
-    /// become known.
+    /// Starts to load what the next [`insert`](Self::insert) of a session with this outbound key will write; what its
+    /// inbound key needs was loaded when it was looked for.
     #[inline(always)]
-    pub fn prefetch_insert(&self, hash: KeyHash) {
-        self.index.prefetch(hash);
+    pub fn prefetch_insert(&self, outbound: &Tuple) {
+        self.index.prefetch(self.hash_key(outbound));
         if let Some(session) = self.next_free() {
             cpu::prefetch_index(&self.hot, session.0 as usize);
             cpu::prefetch_index(&self.cold, session.0 as usize);
         }
+    }
+
+    /// Starts to load what [`remove`](Self::remove) will look through. Reads the session's lines.
+    #[inline]
+    pub fn prefetch_remove(&self, session: SessionIndex) {
+        self.index.prefetch(self.hash_key(&self.inbound(session)));
+        self.index.prefetch(self.hash_key(&self.outbound(session)));
     }
 
     /// Ends a session and frees its slot. Its timer must be cancelled and its lease given back before.
