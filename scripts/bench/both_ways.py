@@ -27,7 +27,7 @@ def run(context):
 
 
 def _through_devices(context, sessions):
-    with Bed(context, "udp4", sessions, processes=1) as bed:
+    with Bed(context, "udp4", sessions, processes=2) as bed:
         socket = context.directory / "memif.sock"
         servers = _servers(context, bed, socket)
         bed.ends.callback(servers.stop)
@@ -47,7 +47,7 @@ def _through_devices(context, sessions):
 
 def _servers(context, bed, socket):
     """Answers ARP first, or the gateway would not know the real servers."""
-    arguments = ["--file-prefix=fn-bench-servers", "--no-pci", "--in-memory", "--no-huge", "-m", "256",
+    arguments = ["--file-prefix=fn-bench-servers", "--no-pci", "--in-memory",
                  f"--vdev=net_memif0,role=server,socket={socket},socket-abstract=no",
                  "--lcores", f"0@{bed.controls},1@{bed.controls}"]
     return poller.Testpmd(context.directory, "icmpecho", arguments, [

@@ -109,20 +109,12 @@ class Bed:
         rounds, seconds = (3, 0.3) if self.context.quick else (9, 0.5)
         say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds} rounds")
         gateways = [process for process in self.pollers.values() if isinstance(process, poller.Gateway)]
-        before = [_lost_of_paused(gateway) for gateway in gateways]
+        before = [gateway.while_paused(gateway.lost) for gateway in gateways]
         rates = poller.interleave(self.pollers, seconds, rounds)
-        after = [_lost_of_paused(gateway) for gateway in gateways]
+        after = [gateway.while_paused(gateway.lost) for gateway in gateways]
         if after != before:
             raise RuntimeError(f"packets were dropped: {before} before, {after} after")
         return rates
-
-
-def _lost_of_paused(gateway):
-    gateway.resume()
-    try:
-        return gateway.lost()
-    finally:
-        gateway.pause()
 
 
 def testpmd(context, mode, device, mbufs, polls, controls):

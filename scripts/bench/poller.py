@@ -115,6 +115,14 @@ class Gateway(Poller):
     def packets(self):
         return self.worker()["rx_packets"]
 
+    def while_paused(self, question):
+        """What a question gives that a paused gateway is woken for."""
+        self.resume()
+        try:
+            return question()
+        finally:
+            self.pause()
+
     def lost(self):
         """Packets dropped so far; ARP messages, which are the gateway's own and end there by right, are none."""
         return {drop["reason"]: drop["total"] for drop in self.control.get("/v1/drops")

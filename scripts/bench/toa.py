@@ -24,9 +24,9 @@ def _through_devices(context, sessions):
         for name in ("without TOA", "with TOA"):
             bed.add_gateway(name, toa=name == "with TOA")
         gateway = bed.pollers["with TOA"]
-        first = gateway.worker()
+        first = gateway.while_paused(gateway.worker)
         rates = bed.measure()
-        last = gateway.worker()
+        last = gateway.while_paused(gateway.worker)
     sent, passed = (last[name] - first[name] for name in ("toa_sent", "tx_packets"))
     # ARP is answered without TOA.
     if sent < 0.98 * passed:
