@@ -2,8 +2,8 @@
 
 Two TRex in ASTF mode, since the gateway rewrites both addresses: clients dial the VIP, servers are the real servers.
 
-    clients:  t-rex-64 -i --astf --astf-client-mask 1     start -f astf_http.py -t side=client,cps=10000,delay_ms=0
-    servers:  t-rex-64 -i --astf --astf-server-only       start -f astf_http.py -t side=server
+    clients:  t-rex-64 -i --astf --astf-client-mask 1     start -f astf_http.py -t --side client --cps 10000
+    servers:  t-rex-64 -i --astf --astf-server-only       start -f astf_http.py -t --side server
 
 cps: connections begun per second. delay_ms: how long a connection stays open between request and answer; concurrency is
 cps x delay_ms / 1000. size: bytes of the answer; 1 for connection rate, 65536 for throughput.

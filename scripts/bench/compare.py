@@ -4,12 +4,12 @@ Both are built and measured here and now. The cycles of the two programs are tak
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 
 import instructions
 import machine
@@ -23,25 +23,34 @@ def main(arguments):
     parser.add_argument("base", help="a commit, branch or tag")
     options = parser.parse_args(arguments)
     ours = machine.build_bench("engine")
-    with tempfile.TemporaryDirectory(prefix="fullnat-compare-") as directory:
-        tree = f"{directory}/base"
-        subprocess.run(["git", "-C", machine.ROOT, "worktree", "add", "--detach", tree, options.base], check=True,
-                       stdout=subprocess.DEVNULL)
-        try:
-            theirs = _build(tree, f"{directory}/target")
-            _counts(theirs, ours)
-            _cycles(theirs, ours)
-        finally:
-            subprocess.run(["git", "-C", machine.ROOT, "worktree", "remove", "--force", tree], check=True)
+    with _checkout(options.base) as tree:
+        theirs = _build(tree)
+        _counts(theirs, ours)
+        _cycles(theirs, ours)
     return 0
 
 
-def _build(tree, target):
-    """The bench of the other commit, in a target directory of its own."""
-    machine.say(f"building the bench of {tree}")
+@contextlib.contextmanager
+def _checkout(base):
+    """The other commit's tree, always in the same place: what cargo builds of it is found again."""
+    git = ["git", "-C", machine.ROOT, "worktree"]
+    tree = machine.OUTPUT / "compare"
+    subprocess.run([*git, "remove", "--force", tree], check=False, stderr=subprocess.DEVNULL)
+    machine.OUTPUT.mkdir(parents=True, exist_ok=True)
+    subprocess.run([*git, "add", "--force", "--detach", tree, base], check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield tree
+    finally:
+        subprocess.run([*git, "remove", "--force", tree], check=True)
+
+
+def _build(tree):
+    """The bench of the other commit, beside ours: cargo tells them apart by their path, and shares the crates."""
+    commit = subprocess.run(["git", "-C", tree, "log", "-1", "--format=%h %s"], check=True, capture_output=True, text=True)
+    machine.say(f"building the bench of {commit.stdout.strip()}")
     done = subprocess.run(
         ["cargo", "bench", "--no-default-features", "--bench", "engine", "--no-run", "--message-format=json"], cwd=tree,
-        env={**os.environ, "CARGO_TARGET_DIR": target}, check=True, stdout=subprocess.PIPE, text=True)
+        env={**os.environ, "CARGO_TARGET_DIR": str(machine.TARGET)}, check=True, stdout=subprocess.PIPE, text=True)
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "engine":

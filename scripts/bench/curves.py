@@ -3,12 +3,15 @@
 import matplotlib
 
 matplotlib.use("svg")
+# The same figures give the same file.
+matplotlib.rcParams["svg.hashsalt"] = "fullnat"
 from matplotlib import pyplot  # noqa: E402
 
 
 def draw(results, directory):
     """Draws what there is enough of; the paths."""
     drawings = (("forward", _forward), ("cycles", _cycles), ("new-sessions", _new_sessions), ("latency", _latency))
+    directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for case, plot in drawings:
         entries = [entry for entry in results if entry["case"] == case]
@@ -20,7 +23,7 @@ def draw(results, directory):
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(frameon=False)
             path = directory / f"{case}.svg"
-            figure.savefig(path)
+            figure.savefig(path, metadata={"Date": None})
             pyplot.close(figure)
             paths.append(path)
     return paths
@@ -44,12 +47,13 @@ def _sessions(entry):
 
 
 def _forward(axes, entries):
-    mpps = lambda entry: entry["value"] / 1e6
-    _lines(axes, _series(entries[:], lambda entry: "fullnatd", _sessions, mpps))
-    _lines(axes, _series(entries, lambda entry: entry["reference"], _sessions,
+    ours = _series(entries, lambda entry: f"fullnatd, {entry['params']['kind']}", _sessions,
+                   lambda entry: entry["value"] / 1e6)
+    _lines(axes, {name: sorted(dict(points).items()) for name, points in ours.items()})
+    _lines(axes, _series(entries, lambda entry: f"{entry['reference']}, {entry['params']['kind']}", _sessions,
                          lambda entry: entry["reference_value"] / 1e6), linestyle="--")
     axes.set(xscale="log", ylim=(0, None), xlabel="live sessions, drawn uniformly at random",
-             ylabel="million packets per second, one core", title="forward: 64-byte frames, net_pcap")
+             ylabel="million packets per second, one core", title="forward: UDP of 64 and TCP of 66 bytes, net_pcap")
 
 
 def _cycles(axes, entries):

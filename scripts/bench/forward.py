@@ -1,56 +1,126 @@
 """`forward`: packets per second of one worker on a net_pcap vdev that plays a file for ever and frees what is sent.
 
-References: testpmd 5tswap (touches and rewrites MAC, IP and ports) and io on the same vdev and file.
+UDP frames of 64 bytes, whose sessions the first pass of the file opens, and TCP frames of 66 bytes, acknowledgements of
+sessions that were opened before (see `open_sessions`). References: testpmd 5tswap (touches and rewrites MAC, IP and
+ports) and io on the same vdev and file.
 """
 
+import contextlib
 import statistics
+import sys
+import time
 
 import machine
 import poller
 import traffic
-from machine import say
+from machine import ROOT, say
+from poller import wait_until
 from results import paired, result, summary
+from rig.netns import Namespace, link, set_offloads
 
 # Buffers beside those that hold the file: rings, caches, what is under way.
 WORKING_SET = 8192
+SIDE_BUFFERS = 16384
 SESSIONS = [1, 1_000, 100_000, 1_000_000]
 GOALS = {1_000: (">=", 0.75, "ratio"), 1_000_000: (">=", 0.75, "ratio")}
+SIDE_DEVICE = "net_af_packet0,iface=side,framecnt=4096,qdisc_bypass=1"
 
 
 def run(context):
     """Yields the results."""
-    counts = [1_000, 100_000] if context.quick else SESSIONS
-    for sessions in counts:
-        yield from _one(context, sessions)
+    counts = {"udp4": [1_000, 100_000], "tcp4": [1_000]} if context.quick else {"udp4": SESSIONS, "tcp4": SESSIONS}
+    for kind, sizes in counts.items():
+        for sessions in sizes:
+            yield from _one(context, kind, sessions)
 
 
-def _one(context, sessions):
-    path = context.directory / f"udp-{sessions}.pcap"
-    say(f"forward: writing a file of {sessions:,} UDP sessions")
-    frames = traffic.write_pcap(path, sessions)
-    mbufs = frames + WORKING_SET
-    polls, controls = machine.cores()
-    # 2.5 KiB a buffer, three processes, and the table.
-    with machine.huge_pages(3 * (mbufs * 2560 // (2 << 20) + 64) + sessions * 170 // (2 << 20)):
-        pollers = {}
-        try:
-            pollers["fullnatd"] = gateway(context, path, mbufs, sessions, polls, controls)
-            for mode in ("5tswap", "io"):
-                pollers[mode] = testpmd(context, mode, path, mbufs, polls, controls)
-            _settle(pollers["fullnatd"], sessions)
-            rounds, seconds = (3, 0.3) if context.quick else (9, 0.5)
-            say(f"forward: {sessions:,} sessions, {rounds} rounds")
-            rates = poller.interleave(pollers, seconds, rounds)
-        finally:
-            for process in pollers.values():
-                process.stop()
-    path.unlink()
+def _one(context, kind, sessions):
+    with Bed(context, kind, sessions, processes=3) as bed:
+        bed.add_gateway("fullnatd")
+        for mode in ("5tswap", "io"):
+            bed.add_testpmd(mode)
+        rates = bed.measure()
+    ours = rates["fullnatd"]
     for reference in ("5tswap", "io"):
-        runs = {**summary(rates["fullnatd"], True), "reference": summary(rates[reference], True)}
+        theirs = rates[reference]
+        runs = {**summary(ours, True), "reference": summary(theirs, True)}
         yield result(
-            "forward", {"kind": "udp4", "sessions": sessions, "frame": 64}, statistics.median(rates["fullnatd"]),
-            "packets/s", f"testpmd {reference}", statistics.median(rates[reference]),
-            paired(rates["fullnatd"], rates[reference]), runs, GOALS.get(sessions) if reference == "5tswap" else None)
+            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, statistics.median(ours),
+            "packets/s", f"testpmd {reference}", statistics.median(theirs), paired(ours, theirs), runs,
+            GOALS.get(sessions) if reference == "5tswap" else None)
+
+
+class Bed:
+    """One file and the processes that play it, one at a time on the same core."""
+
+    def __init__(self, context, kind, sessions, processes):
+        self.context, self.kind, self.sessions, self.processes = context, kind, sessions, processes
+        self.polls, self.controls = machine.cores()
+        self.path = context.directory / f"{kind}-{sessions}.pcap"
+        self.pollers = {}
+        self.ends = contextlib.ExitStack()
+
+    def __enter__(self):
+        say(f"writing a file of {self.sessions:,} {self.kind} sessions")
+        self.mbufs = traffic.write_pcap(self.path, self.sessions, self.kind) + WORKING_SET
+        self.ends.callback(self.path.unlink)
+        # 2.5 KiB a buffer for every process, and the tables.
+        pages = self.processes * ((self.mbufs + SIDE_BUFFERS) * 2560 // (2 << 20) + 64)
+        self.ends.enter_context(machine.huge_pages(pages + self.processes * self.sessions * 170 // (2 << 20)))
+        self.ends.callback(self._stop)
+        return self
+
+    def __exit__(self, *failure):
+        return self.ends.__exit__(*failure)
+
+    def _stop(self):
+        for process in self.pollers.values():
+            process.stop()
+
+    @property
+    def device(self):
+        return f"net_pcap0,rx_pcap={self.path},infinite_rx=1"
+
+    def add_gateway(self, name, toa=False):
+        """fullnatd, all sessions open, paused."""
+        cores = self.polls, self.controls
+        if self.kind == "udp4":
+            toml = traffic.gateway_toml(self.device, self.mbufs, self.sessions, cores)
+            gateway = self.pollers[name] = poller.Gateway(self.context.directory, toml, name)
+        else:
+            space = Namespace(name.replace(" ", ""), ipv6=False)
+            self.ends.callback(space.delete)
+            self.ends.callback(self._stop)  # before its namespace goes
+            link(space, "side", space, "peer")
+            for end in ("side", "peer"):
+                set_offloads(space, end, False)
+            toml = traffic.gateway_toml(self.device, self.mbufs + SIDE_BUFFERS, self.sessions, cores, self.kind, toa,
+                                        SIDE_DEVICE)
+            gateway = self.pollers[name] = poller.Gateway(self.context.directory, toml, name, space)
+            open_sessions(gateway, space, self.sessions)
+        settle(gateway, self.sessions)
+
+    def add_testpmd(self, mode):
+        self.pollers[mode] = testpmd(self.context, mode, self.device, self.mbufs, self.polls, self.controls)
+        self.pollers[mode].pause()
+
+    def measure(self):
+        """{name: rates}; no gateway has lost a packet meanwhile."""
+        rounds, seconds = (3, 0.3) if self.context.quick else (9, 0.5)
+        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds} rounds")
+        gateways = [process for process in self.pollers.values() if isinstance(process, poller.Gateway)]
+        before = [gateway.while_paused(gateway.lost) for gateway in gateways]
+        rates = poller.interleave(self.pollers, seconds, rounds)
+        after = [gateway.while_paused(gateway.lost) for gateway in gateways]
+        if after != before:
+            raise RuntimeError(f"packets were dropped: {before} before, {after} after")
+        return rates
+
+
+def testpmd(context, mode, device, mbufs, polls, controls):
+    arguments = eal(f"fn-bench-{mode}", device, f"0@{controls},1@{polls}")
+    return poller.Testpmd(context.directory, mode, arguments, [
+        "--nb-cores=1", "--port-topology=loop", "--no-flush-rx", f"--total-num-mbufs={mbufs}"])
 
 
 def eal(prefix, device, lcores):
@@ -58,21 +128,38 @@ def eal(prefix, device, lcores):
     return [f"--file-prefix={prefix}", "--no-pci", "--in-memory", f"--vdev={device}", "--lcores", lcores]
 
 
-def gateway(context, path, mbufs, sessions, polls, controls):
-    device = f"net_pcap0,rx_pcap={path},infinite_rx=1"
-    toml = traffic.gateway_toml(device, mbufs, "@SOCKET@", sessions, polls, controls, ["--no-pci", "--in-memory"])
-    return poller.Gateway(context.directory, toml)
+def open_sessions(gateway, space, sessions):
+    """Opens TCP sessions through the side port, then moves clients and real servers to the wire.
+
+    Until the routes change, what the wire plays comes from the wrong side and is dropped (RFC 3704); from then on every
+    session finds its next hops anew at its first packet.
+    """
+    say(f"opening {sessions:,} TCP sessions through a second port")
+    mac = space.mac("side")
+    done = space.run(sys.executable, ROOT / "scripts" / "bench" / "opener.py", "peer", mac, sessions, check=False,
+                     timeout=300)
+    if done.returncode != 0:
+        raise RuntimeError(f"opener: {done.stdout}{done.stderr}\n{gateway.worker()}\n{gateway.lost()}")
+    document = gateway.control.get("/v1/config")
+    document["route"] = [{"to": "0.0.0.0/0", "via": traffic.ROUTER},
+                         {"to": traffic.ROUTED_NETWORK, "via": traffic.REAL_SERVERS[0]}]
+    gateway.control.request("PUT", "/v1/config", document)
 
 
-def testpmd(context, mode, path, mbufs, polls, controls):
-    arguments = eal(f"fn-bench-{mode}", f"net_pcap0,rx_pcap={path},infinite_rx=1", f"0@{controls},1@{polls}")
-    return poller.Testpmd(context.directory, mode, arguments, [
-        "--nb-cores=1", "--port-topology=loop", "--no-flush-rx", f"--total-num-mbufs={mbufs}"])
+def settle(gateway, sessions):
+    """Waits until every session is open and established, and until nothing is dropped any more; then pauses."""
+    wait_until(lambda: gateway.worker()["sessions_live"] == sessions, 120, lambda: f"{gateway.worker()} {gateway.lost()}")
+    lost = None
 
+    def at_rest():
+        nonlocal lost
+        before, lost = lost, gateway.lost()
+        time.sleep(0.2)
+        return lost == before
 
-def _settle(process, sessions):
-    """Waits until every session is open, and shows that nothing is dropped from then on."""
-    process.resume()
-    poller.wait_until(lambda: process.worker()["sessions_live"] == sessions, 120,
-                      lambda: f"{process.worker()} {process.control.get('/v1/drops')}")
-    process.pause()
+    wait_until(at_rest, 60, lambda: f"packets are dropped: {gateway.lost()}")
+    page = gateway.control.get("/v1/sessions", limit=1000)["sessions"]
+    states = {session["state"].lower() for session in page}
+    if states != {"established"} or gateway.worker()["sessions_live"] != sessions:
+        raise RuntimeError(f"sessions are {states}: {gateway.worker()}")
+    gateway.pause()

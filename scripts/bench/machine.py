@@ -9,8 +9,16 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-OUTPUT = ROOT / "target" / "bench"
+
+def _target():
+    """Where cargo builds: CARGO_TARGET_DIR, its configuration, or target/."""
+    done = subprocess.run(["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"], cwd=ROOT,
+                          capture_output=True, text=True, check=True)
+    return pathlib.Path(json.loads(done.stdout)["target_directory"])
+
+
+TARGET = _target()
+OUTPUT = TARGET / "bench"
 HUGE_PAGES = pathlib.Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -41,7 +49,7 @@ def describe():
 def commit():
     """The commit that was measured, with a `+` if files have changed since, but for those that a record changes."""
     changed = _output("git", "-C", ROOT, "status", "--porcelain", "--untracked-files=no", "--", ".",
-                      ":!benches/history.jsonl", ":!README.md")
+                      ":!benches/history.jsonl", ":!README.md", ":!docs/figures")
     return _output("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 

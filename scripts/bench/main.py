@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 
+import both_ways
 import control
 import curves
 import engine
@@ -22,21 +24,23 @@ import latency
 import machine
 import real
 import results
+import toa
 
 CASES = {
     "forward": forward.run,
     "cycles": engine.cycles,
-    "both-ways": engine.both_ways,
+    "both-ways": both_ways.run,
     "new-sessions": engine.new_sessions,
     "workers": engine.workers,
     "memory": engine.memory,
-    "toa": engine.toa,
+    "toa": toa.run,
     "control": control.run,
     "latency": latency.run,
     "real": real.run,
 }
 # Every run, and, by --record, what is worth keeping in git. README shows the last record of each case.
 ALL_RUNS = machine.OUTPUT / "runs.jsonl"
+FIGURES = machine.ROOT / "docs" / "figures"
 HISTORY = machine.ROOT / "benches" / "history.jsonl"
 RECORDED = ("time", "commit", "command", "case", "params", "value", "unit", "reference", "reference_value", "ratio", "goal")
 
@@ -58,8 +62,10 @@ def main():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-bench-"))
     found, failed = [], []
     try:
-        for name in options.cases or CASES:
-            machine.say(f"case {name}")
+        names = options.cases or list(CASES)
+        for at, name in enumerate(names, 1):
+            began = time.monotonic()
+            machine.say(f"case {name} ({at} of {len(names)})")
             try:
                 for entry in CASES[name](Context(options.quick, directory)):
                     found.append({**entry, **facts})
@@ -67,11 +73,13 @@ def main():
             except Exception:  # a case that fails does not take the others' figures along
                 traceback.print_exc()
                 failed.append(name)
+            machine.say(f"case {name} took {time.monotonic() - began:.0f} s")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     keep(found, options)
-    for path in curves.draw(found, machine.OUTPUT):
-        machine.say(f"drawn: {path}")
+    for directory in [machine.OUTPUT, *([FIGURES] if options.record else [])]:
+        for path in curves.draw(found, directory):
+            machine.say(f"drawn: {path}")
     print(results.table(found))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
@@ -84,7 +92,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="less than three minutes: fewer sizes, shorter windows")
     parser.add_argument("--json", metavar="FILE", help="write one JSON object per figure")
     parser.add_argument("--record", action="store_true",
-                        help="keep the figures in benches/history.jsonl and show them in README.md")
+                        help="keep the figures in benches/history.jsonl, show them and their curves in README.md")
     parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)

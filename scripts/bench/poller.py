@@ -34,9 +34,12 @@ class Poller:
         self.log = pathlib.Path(log)
         self.process = None
 
-    def _spawn(self, argv, stdin=subprocess.DEVNULL):
+    def _spawn(self, argv, stdin=subprocess.DEVNULL, namespace=None):
+        """In a network namespace if one is given, which has its own sysfs then."""
+        entered = ["ip", "netns", "exec", namespace.name] if namespace else []
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([str(a) for a in argv], stdin=stdin, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen([*entered, *(str(a) for a in argv)], stdin=stdin, stdout=log,
+                                            stderr=subprocess.STDOUT)
 
     def output(self):
         return self.log.read_text(errors="replace")
@@ -92,13 +95,13 @@ class Gateway(Poller):
 
     THREAD = r"fullnat-w0"
 
-    def __init__(self, directory, toml, name="fullnatd"):
+    def __init__(self, directory, toml, name="fullnatd", namespace=None):
         super().__init__(pathlib.Path(directory) / f"{name}.log")
         self.socket = pathlib.Path(directory) / f"{name}.sock"
         config = pathlib.Path(directory) / f"{name}.toml"
         config.write_text(toml.replace("@SOCKET@", str(self.socket)))
         self.control = Control(self.socket, timeout=60)
-        self._spawn([program("fullnatd"), "--config", config])
+        self._spawn([program("fullnatd"), "--config", config], namespace=namespace)
         wait_until(self._ready, 60, lambda: f"fullnatd is not ready\n{self.output()}")
 
     def _ready(self):
@@ -112,6 +115,20 @@ class Gateway(Poller):
     def packets(self):
         return self.worker()["rx_packets"]
 
+    def while_paused(self, question):
+        """What a question gives that a paused gateway is woken for."""
+        self.resume()
+        try:
+            return question()
+        finally:
+            self.pause()
+
+    def lost(self):
+        """Packets dropped so far; ARP messages, which are the gateway's own and end there by right, are none."""
+        return {drop["reason"]: drop["total"] for drop in self.control.get("/v1/drops")
+                if drop["total"] and drop["severity"] != "consumed" and "arp" not in drop["reason"]
+                and "neighbour" not in drop["reason"]}
+
 
 class Testpmd(Poller):
     """dpdk-testpmd in one forwarding mode."""
@@ -124,6 +141,12 @@ class Testpmd(Poller):
         self._spawn(["stdbuf", "-o0", "dpdk-testpmd", *eal, "--", "-i", f"--forward-mode={mode}", *arguments], subprocess.PIPE)
         wait_until(self._ready, 60, lambda: f"testpmd is not ready\n{self.output()[-2000:]}")
         self._command("start")
+
+    def switch(self, mode):
+        """Goes on in another forwarding mode."""
+        for command in ("stop", f"set fwd {mode}", "start"):
+            self._command(command)
+        self.packets()
 
     def _ready(self):
         self.check_alive()

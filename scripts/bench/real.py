@@ -243,8 +243,9 @@ def _wrk(lab, address, traffic, seconds):
                               f"http://{address}:{HTTP_PORT}/", timeout=seconds + 20)
     text = done.stdout
     quantile = {share: _milliseconds(text, share) for share in ("50", "99")}
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     return {"value": float(re.search(r"Requests/sec:\s*([\d.]+)", text)[1]),
-            "p50_ms": quantile["50"], "p99_ms": quantile["99"]}
+            "p50_ms": quantile["50"], "p99_ms": quantile["99"], "errors": sum(map(int, errors.groups())) if errors else 0}
 
 
 def _milliseconds(text, share):
@@ -297,10 +298,28 @@ def _results(found):
             runs = {**summary([run["value"] for run in ours], True), **_extras(ours), "reference": _extras(theirs)}
             bound = GOALS.get(reference)
             applies = bound and not (traffic == "bulk" and bound > 1)
-            yield result("real", {"traffic": traffic, "device": name.split()[1]}, value, UNITS[traffic], reference, base,
-                         value / base, runs, (">=", bound, "ratio") if applies else None)
+            params = {"traffic": traffic, "device": name.split()[1]}
+            yield result("real", params, value, UNITS[traffic], reference, base, value / base, runs,
+                         (">=", bound, "ratio") if applies else None)
+            if reference == "testpmd io":
+                yield from _beside(params, ours, theirs)
+
+
+# What else was seen, and its unit.
+EXTRAS = {"p50_ms": "ms", "p99_ms": "ms", "errors": "connections", "retransmissions": "segments"}
+
+
+def _beside(params, ours, theirs):
+    """Delays and retransmissions beside those of the wire itself."""
+    for key, unit in EXTRAS.items():
+        if key not in ours[0] or key == "errors":
+            continue
+        values, bases = ([run[key] for run in runs] for runs in (ours, theirs))
+        base = statistics.median(bases)
+        yield result("real", {**params, "what": key.removesuffix("_ms")}, statistics.median(values), unit, "testpmd io",
+                     base, runs={**summary(values), "reference": summary(bases)},
+                     goal=("<=", base, "value") if key == "retransmissions" else None)
 
 
 def _extras(runs):
-    return {key: statistics.median(run[key] for run in runs)
-            for key in ("p50_ms", "p99_ms", "retransmissions") if key in runs[0]}
+    return {key: statistics.median(run[key] for run in runs) for key in EXTRAS if key in runs[0]}

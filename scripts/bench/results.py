@@ -22,6 +22,11 @@ def summary(samples, more_is_better=False):
     }
 
 
+def once(value):
+    """As `summary`, of what was measured once."""
+    return {"min": rounded(value), "median": rounded(value), "max": rounded(value), "count": 1}
+
+
 def rounded(value, digits=4):
     """To so many significant digits."""
     if not value or not math.isfinite(value):
@@ -40,8 +45,8 @@ def result(case, params, value, unit, reference=None, reference_value=None, rati
         ratio = value / reference_value
     return {
         "case": case, "params": params, "value": rounded(value), "unit": unit, "reference": reference,
-        "reference_value": rounded(reference_value) if reference_value else None,
-        "ratio": rounded(ratio) if ratio else None, "runs": runs or {}, "goal": describe_goal(goal, value, ratio),
+        "reference_value": None if reference_value is None else rounded(reference_value),
+        "ratio": rounded(ratio) if ratio else None, "runs": runs or once(value), "goal": describe_goal(goal, value, ratio),
     }
 
 

@@ -99,6 +99,30 @@ def test_the_udp_profile_builds_frames_for_the_vip(trex, made, size):
     assert flows[0] * flows[1] == 1_000_000
 
 
+def test_a_second_stream_is_time_stamped(trex, made):
+    profile = importlib.import_module("stl_udp").register()
+    tunables = ["--latency_pps", "1000", "--gateway", str(made / "gateway.json")]
+    _, stream = profile.get_streams(tunables=tunables)
+    assert stream.kwargs["flow_stats"].kwargs == {"pg_id": 1} and stream.kwargs["mode"].kwargs == {"pps": 1000}
+    packet = importlib.import_module("scapy.layers.l2").Ether(bytes(stream.kwargs["packet"].kwargs["pkt"]))
+    assert packet["UDP"].dport == 53 and packet["UDP"].sport < 1024, "a flow that the other stream does not draw"
+    assert len(bytes(packet["UDP"].payload)) >= 16, "room for the time stamp"
+    assert packet["IP"].flags.DF, "or the gateway would change the identification that TRex knows it by"
+
+
+def test_the_documents_commands_are_taken_by_the_profiles(trex, made):
+    """`-t` comes last, and what follows it are the profile's own options."""
+    text = (ROOT / "docs" / "qualify.md").read_text(encoding="utf-8")
+    commands = [line.split() for line in text.splitlines() if line.startswith("trex> start -f")]
+    assert len(commands) >= 4
+    for words in commands:
+        path, tunables = ROOT / words[3], words[words.index("-t") + 1:]
+        assert path.is_file()
+        profile = importlib.import_module(path.stem).register()
+        load = getattr(profile, "get_streams", None) or profile.get_profile
+        load(tunables=[*tunables, "--gateway", str(made / "gateway.json")])
+
+
 def test_the_http_profile_dials_the_vip_and_serves_as_the_real_servers(trex, made):
     profile = importlib.import_module("astf_http").register()
     common = ["--gateway", str(made / "gateway.json"), "--cps", "5000"]

@@ -1,0 +1,84 @@
+"""`both-ways`: as many answers as requests, against requests alone.
+
+Requests come from a file that net_pcap plays for ever, real servers are behind a net_memif: a testpmd on the other core
+that swaps addresses and ports of all it gets (5tswap), which is an answer, or that swallows it (rxonly). Same gateway,
+same devices, same sessions; the rate is packets received from either side per second of core time. Beside it the path
+alone (benches/engine), where no device levels the difference.
+"""
+
+import statistics
+import time
+
+import engine
+import poller
+import traffic
+from forward import WORKING_SET, SIDE_BUFFERS, Bed
+from machine import say
+from poller import wait_until
+from results import paired, result, summary
+
+SERVERS = [f"10.2.0.{n}" for n in range(11, 15)]
+
+
+def run(context):
+    """Yields the results."""
+    yield from _through_devices(context, 100_000 if context.quick else 1_000_000)
+    yield from engine.both_ways(context)
+
+
+def _through_devices(context, sessions):
+    with Bed(context, "udp4", sessions, processes=2) as bed:
+        socket = context.directory / "memif.sock"
+        servers = _servers(context, bed, socket)
+        bed.ends.callback(servers.stop)
+        device = f"net_memif0,role=client,socket={socket},socket-abstract=no"
+        toml = traffic.gateway_toml(bed.device, bed.mbufs + SIDE_BUFFERS, sessions, (bed.polls, bed.controls),
+                                    side=device, real_servers=SERVERS)
+        gateway = bed.pollers["fullnatd"] = poller.Gateway(context.directory, toml)
+        _open(gateway, servers, sessions)
+        found = _measure(context, gateway, servers)
+    ours, theirs = ([rate for rate, _ in found[mode]] for mode in ("5tswap", "rxonly"))
+    answers = statistics.median(share for _, share in found["5tswap"])
+    runs = {**summary(ours, True), "reference": summary(theirs, True), "answers_per_request": round(answers, 3)}
+    yield result("both-ways", {"kind": "udp4", "sessions": sessions, "devices": "net_pcap net_memif"},
+                 statistics.median(ours), "packets/s", "requests alone", statistics.median(theirs), paired(ours, theirs),
+                 runs, (">=", 0.9, "ratio"))
+
+
+def _servers(context, bed, socket):
+    """Answers ARP first, or the gateway would not know the real servers."""
+    arguments = ["--file-prefix=fn-bench-servers", "--no-pci", "--in-memory",
+                 f"--vdev=net_memif0,role=server,socket={socket},socket-abstract=no",
+                 "--lcores", f"0@{bed.controls},1@{bed.controls}"]
+    return poller.Testpmd(context.directory, "icmpecho", arguments, [
+        "--nb-cores=1", "--port-topology=loop", "--no-flush-rx", f"--total-num-mbufs={2 * WORKING_SET}"])
+
+
+def _open(gateway, servers, sessions):
+    wait_until(lambda: gateway.worker()["sessions_live"] == sessions, 120, lambda: f"{gateway.worker()} {gateway.lost()}")
+    known = lambda: {entry["address"] for entry in gateway.control.get("/v1/neighbours")
+                     if entry["state"].lower() == "reachable"}
+    wait_until(lambda: known() >= set(SERVERS), 30, lambda: gateway.control.get("/v1/neighbours"))
+    servers.switch("5tswap")
+
+
+def _measure(context, gateway, servers):
+    """{mode: [(packets per second, answers per request)]}"""
+    rounds, seconds = (3, 0.3) if context.quick else (9, 0.5)
+    say(f"both-ways: requests with and without answers in turn, {rounds} rounds")
+    found = {"5tswap": [], "rxonly": []}
+    for _ in range(rounds):
+        for mode, rates in found.items():
+            servers.switch(mode)
+            time.sleep(seconds / 5)
+            first, core = _received(gateway), gateway.core_seconds()
+            time.sleep(seconds)
+            wire, side = (b - a for a, b in zip(first, _received(gateway)))
+            rates.append(((wire + side) / (gateway.core_seconds() - core), side / wire))
+    return found
+
+
+def _received(gateway):
+    """Packets received from the wire and from the side."""
+    ports = {port["name"]: port for port in gateway.control.get("/v1/ports")}
+    return [ports[name]["rx_packets"] for name in ("wire", "side")]

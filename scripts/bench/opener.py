@@ -1,0 +1,133 @@
+"""Opens TCP sessions through the gateway: plays clients and real servers on one interface, both behind one router.
+
+usage: opener.py INTERFACE GATEWAY-MAC SESSIONS. Run in the network namespace of the interface; ends when every session
+is open, or with status 1 if some do not open. Without state for a session but whether it is open: a SYN that comes out
+of the gateway is answered by SYN-ACK, a SYN-ACK by the client's ACK, and what does not get on is begun again.
+"""
+
+import errno
+import select
+import socket
+import struct
+import sys
+import time
+
+import traffic
+
+ETH_P_ALL, SO_RCVBUFFORCE = 3, 33
+# Sessions under way: fewer frames than a ring of af_packet holds, with those that the gateway sends for each.
+WINDOW = 512
+PATIENCE_SECS = 0.2
+GIVE_UP_SECS = 10
+ETHERTYPE_IP, ETHERTYPE_ARP = b"\x08\x00", b"\x08\x06"
+VIP = traffic.packed(traffic.VIP)
+
+
+class Opener:
+    """Flows 0 to `sessions` - 1."""
+
+    def __init__(self, interface, gateway_mac, sessions):
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self.socket.bind((interface, 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self.socket.setblocking(False)
+        self.gateway_mac, self.sessions = gateway_mac, sessions
+        self.opened, self.under_way = 0, {}
+        self.begun = self.introduced = 0
+
+    def run(self):
+        """Whether all sessions are open."""
+        progress = time.monotonic()
+        while self.opened < self.sessions:
+            before = self.opened, self.introduced
+            self.begin()
+            if not self.receive():
+                self.begin_again()
+                select.select([self.socket], [], [], PATIENCE_SECS)
+            now = time.monotonic()
+            if before != (self.opened, self.introduced):
+                progress = now
+            elif now - progress > GIVE_UP_SECS:
+                return False
+        return True
+
+    def begin(self):
+        """Introduces the router, then keeps the window full."""
+        if not self.introduced:
+            for operation in (1, 2):
+                self.send(traffic.arp_frame(operation, traffic.SIDE_ROUTER, self.gateway_mac, traffic.SIDE_GATEWAY))
+            return
+        now = time.monotonic()
+        while len(self.under_way) < WINDOW and self.begun < self.sessions:
+            self.syn(self.begun, now)
+            self.begun += 1
+
+    def begin_again(self):
+        """What has not got on for a while."""
+        now = time.monotonic()
+        for number in [number for number, since in self.under_way.items() if now - since > PATIENCE_SECS]:
+            self.syn(number, now)
+
+    def syn(self, number, now):
+        self.under_way[number] = now
+        self.send(traffic.segment(traffic.client_ends(number), traffic.SYN, traffic.CLIENT_ISN, timestamps=(1, 0),
+                                  to=self.gateway_mac))
+
+    def receive(self):
+        """Answers what has come; how many frames that were."""
+        count = 0
+        while count < 4 * WINDOW:
+            try:
+                frame = self.socket.recv(2048)
+            except BlockingIOError:
+                break
+            count += 1
+            if frame[12:14] == ETHERTYPE_ARP:
+                self.arp(frame)
+            elif frame[12:14] == ETHERTYPE_IP and len(frame) >= 54 and frame[23] == 6:
+                self.tcp(frame)
+        return count
+
+    def arp(self, frame):
+        """The gateway's answer to our question, or its own about our router."""
+        operation, asked = frame[20:22], frame[38:42]
+        if operation == b"\x00\x02":
+            self.introduced += 1
+        elif operation == b"\x00\x01" and asked == traffic.packed(traffic.SIDE_ROUTER):
+            self.send(traffic.arp_frame(2, traffic.SIDE_ROUTER, self.gateway_mac, traffic.SIDE_GATEWAY))
+
+    def tcp(self, frame):
+        flags = frame[47]
+        if flags == traffic.SYN:
+            src, dst = frame[26:30], frame[30:34]
+            sport, dport, seq = struct.unpack_from("!HHI", frame, 34)
+            at = frame.find(b"\x08\x0a", 54)
+            sent, = struct.unpack_from("!I", frame, at + 2)
+            self.send(traffic.segment((dst, dport, src, sport), traffic.SYN | traffic.ACK, traffic.SERVER_ISN, seq + 1,
+                                      timestamps=(1, sent), to=self.gateway_mac))
+        elif flags == traffic.SYN | traffic.ACK and frame[26:30] == VIP:
+            number = traffic.flow(int.from_bytes(frame[30:34], "big"), int.from_bytes(frame[36:38], "big"))
+            self.send(traffic.established_frame(number, self.gateway_mac))
+            if self.under_way.pop(number, None) is not None:
+                self.opened += 1
+
+    def send(self, frame):
+        while True:
+            try:
+                self.socket.send(frame)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                    raise
+                select.select([], [self.socket], [], 0.01)
+
+
+def main(interface, gateway_mac, sessions):
+    opener = Opener(interface, bytes.fromhex(gateway_mac.replace(":", "")), int(sessions))
+    done = opener.run()
+    print(f"{opener.opened:,} of {opener.sessions:,} sessions opened, {opener.begun:,} begun", flush=True)
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
