@@ -134,8 +134,11 @@ fn compile_receiver() {
             entries.clear();
             break;
         }
-        writeln!(entries, "    Object {{ lacks: &{lacks:?}, bytes: aya::include_bytes_aligned!({object:?}) }},")
-            .expect("memory");
+        writeln!(
+            entries,
+            "    Object {{ lacks: &{lacks:?}, bytes: aya::include_bytes_aligned!({object:?}) }},"
+        )
+        .expect("memory");
     }
     let table = format!("const OBJECTS: &[Object] = &[\n{entries}];\n");
     std::fs::write(out.join("toa_objects.rs"), table).expect("OUT_DIR is writable");

@@ -30,7 +30,7 @@
 #define OPTION_END 0
 #define OPTION_NOP 1
 #define KIND 254
-#define KIND_V6_ALTERNATE 253
+#define KIND_ALTERNATE 253
 #define LEN_V4 8
 #define LEN_V6 20
 /* DPVS kmod/toa/toa.h: TOA_SO_GET_LOOKUP */
@@ -144,14 +144,14 @@ static __always_inline int find_option(void *data, void *end, struct client *cli
 		} else {
 			if (len < 2 || len > OPTIONS_LEN_MAX)
 				return found;
-			if (kind == KIND && len == LEN_V4 && (void *)(option + LEN_V4) <= end) {
+			int is_toa = kind == KIND || kind == KIND_ALTERNATE;
+			if (is_toa && len == LEN_V4 && (void *)(option + LEN_V4) <= end) {
 				client->port = *(__be16 *)(option + 2);
 				client->address[2] = MAPPED;
 				client->address[3] = *(__u32 *)(option + 4);
 				return 1;
 			}
-			if ((kind == KIND || kind == KIND_V6_ALTERNATE) && len == LEN_V6 &&
-			    (void *)(option + LEN_V6) <= end) {
+			if (is_toa && len == LEN_V6 && (void *)(option + LEN_V6) <= end) {
 				client->port = *(__be16 *)(option + 2);
 				client->address[0] = *(__u32 *)(option + 4);
 				client->address[1] = *(__u32 *)(option + 8);

@@ -149,5 +149,7 @@ fn connection_table(connections: &[Connection]) -> String {
             Cell::new(connection.state).set_alignment(CellAlignment::Left),
         ]);
     }
-    table.lines().fold(String::new(), |all, line| all + line.strip_prefix(' ').unwrap_or(&line).trim_end() + "\n")
+    table
+        .lines()
+        .fold(String::new(), |all, line| all + line.strip_prefix(' ').unwrap_or(&line).trim_end() + "\n")
 }

@@ -94,8 +94,18 @@ impl Connection {
 /// `include/net/tcp_states.h`
 fn state_name(state: u8) -> &'static str {
     const NAMES: [&str; 12] = [
-        "ESTAB", "SYN-SENT", "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSE", "CLOSE-WAIT",
-        "LAST-ACK", "LISTEN", "CLOSING", "NEW-SYN-RECV",
+        "ESTAB",
+        "SYN-SENT",
+        "SYN-RECV",
+        "FIN-WAIT-1",
+        "FIN-WAIT-2",
+        "TIME-WAIT",
+        "CLOSE",
+        "CLOSE-WAIT",
+        "LAST-ACK",
+        "LISTEN",
+        "CLOSING",
+        "NEW-SYN-RECV",
     ];
     state.checked_sub(1).and_then(|at| NAMES.get(usize::from(at))).copied().unwrap_or("?")
 }
@@ -131,7 +141,9 @@ mod tests {
         };
         let names: Vec<String> = body("enum counter {")
             .lines()
-            .filter_map(|line| line.trim().split(',').next().filter(|name| !name.is_empty()).map(str::to_owned))
+            .filter_map(|line| {
+                line.trim().split(',').next().filter(|name| !name.is_empty()).map(str::to_owned)
+            })
             .collect();
         assert_eq!(names.last().map(String::as_str), Some("COUNTERS"));
         assert_eq!(names.len() as u32 - 1, Counts::LEN, "{names:?}");
@@ -143,8 +155,14 @@ mod tests {
         assert_eq!(
             fields,
             [
-                "__u32 client[4]", "__u32 peer[4]", "__u32 local[4]", "__be16 client_port", "__be16 peer_port",
-                "__u16 local_port", "__u8 state", "__u8 unused"
+                "__u32 client[4]",
+                "__u32 peer[4]",
+                "__u32 local[4]",
+                "__be16 client_port",
+                "__be16 peer_port",
+                "__u16 local_port",
+                "__u8 state",
+                "__u8 unused"
             ]
         );
         assert_eq!(3 * 16 + 3 * 2 + 2, Connection::LEN);
@@ -152,6 +170,9 @@ mod tests {
 
     #[test]
     fn states_have_the_names_of_ss() {
-        assert_eq!([state_name(0), state_name(1), state_name(8), state_name(200)], ["?", "ESTAB", "CLOSE-WAIT", "?"]);
+        assert_eq!(
+            [state_name(0), state_name(1), state_name(8), state_name(200)],
+            ["?", "ESTAB", "CLOSE-WAIT", "?"]
+        );
     }
 }

@@ -42,13 +42,17 @@ pub enum ReceiverError {
     #[error("{0} is missing: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
     NotAllowed(&'static str),
     /// no cgroup v2 hierarchy
-    #[error("no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup, or boot with cgroup v2")]
+    #[error(
+        "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup, or boot with cgroup v2"
+    )]
     NoCgroup2,
     /// the given directory is none
     #[error("{0} is not a cgroup of the cgroup2 hierarchy: name a directory below it with --cgroup")]
     NotCgroup2(PathBuf),
     /// links have no place to be pinned
-    #[error("{0} is not on a bpf file system: mount -t bpf bpf /sys/fs/bpf, or name another place with --pin")]
+    #[error(
+        "{0} is not on a bpf file system: mount -t bpf bpf /sys/fs/bpf, or name another place with --pin"
+    )]
     NoBpffs(PathBuf),
     /// an older kernel than the programs need
     #[error(
@@ -77,7 +81,9 @@ pub enum ReceiverError {
     #[error("the receiver is not attached: nothing is pinned at {0}")]
     NotAttached(PathBuf),
     /// the listing of connections needs the kernel's type information
-    #[error("this kernel cannot list the connections: it has no iterator for them or no /sys/kernel/btf/vmlinux")]
+    #[error(
+        "this kernel cannot list the connections: it has no iterator for them or no /sys/kernel/btf/vmlinux"
+    )]
     NoListing,
     /// a prefix list that is too long
     #[error("{0} prefixes are more than the 1024 that can be trusted: join some")]
@@ -104,7 +110,13 @@ impl ReceiverError {
         use ReceiverError::*;
         matches!(
             self,
-            NotCompiled | NotAllowed(_) | NoCgroup2 | NoBpffs(_) | KernelTooOld { .. } | Refused { .. } | NoListing
+            NotCompiled
+                | NotAllowed(_)
+                | NoCgroup2
+                | NoBpffs(_)
+                | KernelTooOld { .. }
+                | Refused { .. }
+                | NoListing
         )
     }
 }

@@ -129,7 +129,10 @@ mod tests {
     fn a_long_refusal_is_known_by_its_end() {
         let error = anyhow::anyhow!("{}\n  the last line", "instruction ".repeat(200)).context("load");
         let line = said(&error);
-        assert!(line.starts_with("... ") && line.ends_with("instruction the last line") && line.len() < 420, "{line}");
+        assert!(
+            line.starts_with("... ") && line.ends_with("instruction the last line") && line.len() < 420,
+            "{line}"
+        );
         assert_eq!(said(&anyhow::anyhow!("short\n reason")), "short reason");
     }
 

@@ -25,7 +25,11 @@ impl Place {
     pub fn at(directory: impl Into<PathBuf>) -> Result<Place, ReceiverError> {
         let directory = directory.into();
         let above = directory.parent().unwrap_or(Path::new("/"));
-        if is_of(above, BPF_FS_MAGIC) { Ok(Place { directory }) } else { Err(ReceiverError::NoBpffs(above.into())) }
+        if is_of(above, BPF_FS_MAGIC) {
+            Ok(Place { directory })
+        } else {
+            Err(ReceiverError::NoBpffs(above.into()))
+        }
     }
 
     /// Where something of the receiver is pinned.
@@ -186,7 +190,9 @@ mod tests {
 
     #[test]
     fn a_directory_elsewhere_is_refused() {
-        assert!(matches!(Place::at("/proc/fullnat-toa"), Err(ReceiverError::NoBpffs(above)) if above == Path::new("/proc")));
+        assert!(
+            matches!(Place::at("/proc/fullnat-toa"), Err(ReceiverError::NoBpffs(above)) if above == Path::new("/proc"))
+        );
         assert!(matches!(open_cgroup(Path::new("/proc")), Err(ReceiverError::NotCgroup2(_))));
     }
 }

@@ -146,7 +146,8 @@ impl Link {
     /// Puts another program in the place of the one it has, at once.
     pub fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let link = number(self.0.as_fd());
-        bpf(LINK_UPDATE, &mut UpdateAttributes { link, program: number(program), flags: 0, old_program: 0 }).map(drop)
+        bpf(LINK_UPDATE, &mut UpdateAttributes { link, program: number(program), flags: 0, old_program: 0 })
+            .map(drop)
     }
 
     /// Undoes it; the program has run for the last time when this returns.

@@ -42,7 +42,9 @@ impl Trust {
     }
 
     /// What the programs go by.
-    pub(super) fn read<M: BorrowMut<MapData>>(map: &LpmTrie<M, [u8; 16], u8>) -> Result<Trust, ReceiverError> {
+    pub(super) fn read<M: BorrowMut<MapData>>(
+        map: &LpmTrie<M, [u8; 16], u8>,
+    ) -> Result<Trust, ReceiverError> {
         let keys: Result<BTreeSet<_>, _> = map
             .keys()
             .map(|key| key.map(|key| (key.prefix_len() as u8, Ipv6Addr::from(key.data()))))
@@ -120,7 +122,9 @@ mod tests {
 
     #[test]
     fn nobody_named_is_everybody_trusted() {
-        let trust = |texts: &[&str]| Trust::of(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>()).unwrap();
+        let trust = |texts: &[&str]| {
+            Trust::of(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>()).unwrap()
+        };
         assert!(trust(&[]).is_everybody() && trust(&["::/0"]).is_everybody());
         // Everybody of IPv4 is not everybody.
         assert!(!trust(&["0.0.0.0/0"]).is_everybody());
@@ -129,7 +133,8 @@ mod tests {
 
     #[test]
     fn more_prefixes_than_the_map_holds_are_refused() {
-        let many: Vec<Prefix> = (0..1025u16).map(|n| Prefix((128, Ipv6Addr::new(0x2001, n, 0, 0, 0, 0, 0, 0)))).collect();
+        let many: Vec<Prefix> =
+            (0..1025u16).map(|n| Prefix((128, Ipv6Addr::new(0x2001, n, 0, 0, 0, 0, 0, 0)))).collect();
         assert!(matches!(Trust::of(&many), Err(ReceiverError::TooManyPrefixes(1025))));
     }
 }
