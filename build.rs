@@ -3,8 +3,12 @@
 //! The raw answer of `pkg-config --cflags libdpdk` goes to the C compiler and to bindgen: it carries
 //! `-include rte_config.h` and `-march=...`, which decide over layouts and which the crate `pkg-config` leaves out.
 //! DPDK is linked shared: its drivers are plug-ins that a distribution installs and the EAL loads at run time.
+//!
+//! With the feature `toa-receiver` clang compiles the real server's eBPF programs. Where it cannot, a warning says so, all
+//! the rest is built, and `fullnat-toa` says so too.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// Functions of DPDK that are real symbols; its inline functions are `shim_*`.
@@ -83,8 +87,11 @@ const CONSTANTS: &[&str] = &[
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=ffi");
-    for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH", "LIBCLANG_PATH"] {
+    for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH", "LIBCLANG_PATH", "CLANG"] {
         println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if std::env::var_os("CARGO_FEATURE_TOA_RECEIVER").is_some() {
+        compile_receiver();
     }
     if std::env::var_os("CARGO_FEATURE_DPDK").is_none() {
         return;
@@ -101,6 +108,61 @@ fn main() {
 fn fail(sentence: &str) -> ! {
     println!("cargo::error={sentence}");
     exit(1)
+}
+
+/// The compilations of the receiver's programs, the richest first: name, definitions, what it lacks against the first.
+const RECEIVERS: [(&str, &[&str], &[&str]); 3] = [
+    ("toa-full", &["-DWITH_MPTCP", "-DWITH_CONNECTIONS"], &[]),
+    ("toa-listing", &["-DWITH_CONNECTIONS"], &[NO_MPTCP]),
+    ("toa-plain", &[], &[NO_MPTCP, NO_LISTING]),
+];
+const NO_MPTCP: &str = "the clients of MPTCP connections, which show the gateway (Linux 5.19)";
+const NO_LISTING: &str = "`status --connections` (CONFIG_DEBUG_INFO_BTF)";
+
+/// Writes the table that `src/receiver/object.rs` includes; an empty one where clang cannot compile for bpf.
+fn compile_receiver() {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let mut entries = String::new();
+    for (name, definitions, lacks) in RECEIVERS {
+        let object = out.join(name).with_extension("o");
+        if let Err(reason) = compile_program(definitions, &object) {
+            println!(
+                "cargo::warning=fullnat-toa is built without its eBPF programs and will say so: clang (with its bpf \
+                 target), libbpf-dev and linux-libc-dev are needed (Debian, Ubuntu: apt-get install clang libbpf-dev \
+                 linux-libc-dev): {reason}"
+            );
+            entries.clear();
+            break;
+        }
+        writeln!(
+            entries,
+            "    Object {{ lacks: &{lacks:?}, bytes: aya::include_bytes_aligned!({object:?}) }},"
+        )
+        .expect("memory");
+    }
+    let table = format!("const OBJECTS: &[Object] = &[\n{entries}];\n");
+    std::fs::write(out.join("toa_objects.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// clang, told as little as the kernel needs: its BTF comes from `-g`, and `v2` is what Linux 5.10 takes everywhere.
+fn compile_program(definitions: &[&str], object: &Path) -> Result<(), String> {
+    let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let architecture = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    let output = Command::new(&clang)
+        .args(["-target", "bpf", "-mcpu=v2", "-O2", "-g", "-Wall", "-Wextra", "-Werror"])
+        // Debian keeps <asm/types.h> there, and clang looks for it only when it compiles for the machine itself.
+        .arg(format!("-I/usr/include/{architecture}-linux-gnu"))
+        .args(definitions)
+        .args(["-c", "ffi/toa.bpf.c", "-o"])
+        .arg(object)
+        .output()
+        .map_err(|error| format!("{clang}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = complaint.lines().filter(|line| line.contains("error")).take(2).collect();
+    Err(format!("{clang}: {}", lines.join("; ")))
 }
 
 /// What `pkg-config` says of libdpdk, one word each.

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """What scripts/demo.sh shows once everything is installed and built. Run it through that script.
 
-The lab is that of the end-to-end tests (tests/e2e/rig). What a real server saw is read from a capture at its interface
-with scapy, a parser that the gateway does not share a line with.
+The lab is that of the end-to-end tests (tests/e2e/rig). What stands on the wire at a real server is read from a capture at
+its interface with scapy, a parser that the gateway does not share a line with. Whom its nginx takes for the client is what
+that nginx has logged: with the receiver (fullnat-toa), attached to a cgroup made for the demonstration, the client itself.
 """
 
+import ipaddress
 import os
 import pathlib
 import signal
@@ -17,10 +19,13 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 from rig.capture import Capture  # noqa: E402
 from rig.frames import IP, TCP, IPv6, toa_of  # noqa: E402
-from rig.gateway import Fullnatd, binary, config, default_services  # noqa: E402
+from rig.gateway import Fullnatd, binary, config, default_services, real_servers  # noqa: E402
 from rig.invariants import check_accounting  # noqa: E402
 from rig.lab import LIPS, LIPS6, VIP, VIP6, Lab  # noqa: E402
-from rig.netns import remove_leftovers  # noqa: E402
+from rig import receiver as receivers  # noqa: E402
+from rig.netns import remove_leftovers, wait_until  # noqa: E402
+from rig.receiver import Receiver, Unavailable  # noqa: E402
+from rig.servers import DUAL_PORT  # noqa: E402
 
 WRK_SECONDS = 10
 TTY = sys.stdout.isatty()
@@ -52,27 +57,51 @@ def endpoint(address, port):
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def handshake_end(capture, source):
-    """The client's last segment of the handshake as it came to the real server from `source`."""
-    def match(packet):
-        ip = packet[IPv6] if IPv6 in packet else packet[IP] if IP in packet else None
-        return TCP in packet and ip is not None and (ip.src, packet[TCP].sport) == source and packet[TCP].flags == "A"
-    return capture.wait_for(match, 3, f"a segment from {source}")
+def handshake_end(capture, match):
+    """The client's last segment of the handshake as it came to the real server: (source, whom TOA names)."""
+    def last(packet):
+        return TCP in packet and packet[TCP].flags == "A" and match(packet)
+    packet = capture.wait_for(last, 3, "the end of the handshake")
+    return source_of(packet), toa_of(packet)
+
+
+def source_of(packet):
+    return packet[IPv6 if IPv6 in packet else IP].src, packet[TCP].sport
 
 
 def request(lab, captures, shows, url, lips):
     """One HTTP request, and what each side knows of it."""
     done = lab.client.run("curl", "-sS", "--max-time", 5, "-w", "%{local_ip} %{local_port}", url)
     answer, client = done.stdout.splitlines()
-    server, source, source_port = answer.split()
-    client_address, client_port = client.split()
-    named = toa_of(handshake_end(captures[server], (source, int(source_port))))
-    print(f"  {shows:<13} client {endpoint(client_address, client_port)} asked {url}\n"
-          f"  {'':<13} {server} answered; it saw the source {endpoint(source, source_port)}, "
-          f"and TOA named {endpoint(*named) if named else 'nobody'}", flush=True)
-    check(source in lips, f"{source} is no local address of the gateway")
-    check(named == (client_address, int(client_port)), "TOA did not name the client")
+    server, seen = answer.split(" ", 1)
+    address, port = client.split()
+    client = address, int(port)
+    if lab.receiver:
+        source, named = handshake_end(captures[server], lambda packet: toa_of(packet) == client)
+        logged = f"and its nginx logged \"{log_line(lab, server, seen)}\""
+        check(plain(seen) == client, "nginx did not see the client")
+    else:
+        source, named = handshake_end(captures[server], lambda packet: source_of(packet) == plain(seen))
+        logged = f"and TOA named {endpoint(*named) if named else 'nobody'}"
+    print(f"  {shows:<13} client {endpoint(*client)} asked {url}\n"
+          f"  {'':<13} {server} answered; on the wire it saw {endpoint(*source)}, {logged}", flush=True)
+    check(source[0] in lips, f"{source[0]} is no local address of the gateway")
+    check(named == client, "TOA did not name the client")
     return server
+
+
+def plain(seen):
+    """Address and port as nginx writes them; an IPv4 client of an IPv6 socket in its own form."""
+    address, port = seen.split()
+    address = ipaddress.ip_address(address)
+    return str(getattr(address, "ipv4_mapped", None) or address), int(port)
+
+
+def log_line(lab, server, seen):
+    """The line that nginx has written about a request, which it does when it has answered."""
+    log = lab.directory / server / "access.log"
+    wait_until(lambda: seen in log.read_text().splitlines(), 3, f"{seen} in the log of nginx in {server}")
+    return seen
 
 
 def requests(lab):
@@ -137,15 +166,36 @@ def keep(lab, gateway):
         print()
 
 
+def attached_receiver():
+    """The real servers' side of TOA on a cgroup of its own; None, and a sentence, where this machine cannot have it."""
+    receiver = None
+    try:
+        receivers.remove_leftovers()
+        receiver = Receiver()
+        receiver.attach("--trust", ",".join([*LIPS, *LIPS6]))
+        say("fullnat-toa attached to the cgroup that nginx will run in")
+        return receiver
+    except Unavailable as missing:
+        if receiver is not None:
+            receiver.close()
+        say(f"no receiver on this machine, nginx will see the gateway: {missing}")
+        return None
+
+
 def demonstrate(keep_running):
     say("network namespaces: client, gateway, switch, real servers with nginx")
     remove_leftovers()
-    lab = Lab(with_test_servers=False)
-    gateway = None
+    receiver = attached_receiver()
+    lab = gateway = None
     try:
+        lab = Lab(with_test_servers=False, receiver=receiver)
         say("fullnatd with 2 workers on veth pairs (net_af_packet)")
         # The services of the tests that need their own servers would only clutter the output.
         services = [s for s in default_services() if s["name"].startswith("web")]
+        if receiver:
+            # An IPv4 socket cannot say an IPv6 client; one for both families can.
+            across = next(s for s in services if s["name"] == "web64")
+            across["real_server"] = real_servers(("rs1", "rs2"), DUAL_PORT)
         gateway = Fullnatd(lab, config(2, services)).start()
         say("HTTP requests")
         requests(lab)
@@ -155,6 +205,9 @@ def demonstrate(keep_running):
         counters(gateway)
         if keep_running:
             keep(lab, gateway)
+        if receiver:
+            say("fullnat-toa status")
+            print("".join(f"  {line}\n" for line in receiver.run("status").stdout.splitlines()), end="")
         say("tear-down")
         status, took = gateway.stop()
         check(status == 0, f"fullnatd ended with status {status}:\n{gateway.output()}")
@@ -164,7 +217,10 @@ def demonstrate(keep_running):
             sys.stderr.write(gateway.output()[-3000:])
         raise
     finally:
-        lab.close()
+        if lab is not None:
+            lab.close()
+        if receiver is not None:
+            receiver.close()
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     check(f"fn-{os.getpid()}-" not in listed, f"namespaces left behind: {listed}")
 

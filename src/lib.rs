@@ -15,7 +15,10 @@
 //! | 0 | [`wire`], [`cpu`], [`clock`], [`id`] | headers, checksums and options; prefetch and huge-page memory; time; numbers |
 //!
 //! `dpdk` stands beside the house: it implements the packet-buffer trait of [`path`] and is named only by `gateway`,
-//! which puts everything together. `dpdk` and [`cpu`] hold all unsafe code.
+//! which puts everything together. `dpdk` and [`cpu`] hold all unsafe code of the gateway.
+//!
+//! `receiver` is no part of the gateway: it is the real server's side of TOA, which `fullnat-toa` runs there. It names no
+//! other module; its one file of system calls, `receiver/sys.rs`, is the third that holds unsafe code.
 
 pub mod clock;
 pub mod config;
@@ -29,6 +32,8 @@ pub mod id;
 pub mod local_pool;
 pub mod metrics;
 pub mod path;
+#[cfg(feature = "toa-receiver")]
+pub mod receiver;
 pub mod service;
 pub mod session;
 pub mod steering;

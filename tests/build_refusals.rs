@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The youngest of cargo's compiled build scripts of this package, beside this test's own executable.
 fn build_script() -> PathBuf {
@@ -21,9 +22,20 @@ fn build_script() -> PathBuf {
     scripts.max_by_key(modified).expect("this package's build script")
 }
 
+/// A number that no other test of this program has.
+fn next() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 fn run(environment: &[(&str, &str)]) -> Output {
+    run_and_read(environment, "none").0
+}
+
+/// Its output, and a file that it wrote.
+fn run_and_read(environment: &[(&str, &str)], file: &str) -> (Output, String) {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let out = std::env::temp_dir().join(format!("fullnat-build-refusals-{}", std::process::id()));
+    let out = std::env::temp_dir().join(format!("fullnat-build-refusals-{}-{}", std::process::id(), next()));
     std::fs::create_dir_all(&out).expect("a folder");
     let output = Command::new(build_script())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -33,8 +45,9 @@ fn run(environment: &[(&str, &str)]) -> Output {
         .envs(environment.iter().copied())
         .output()
         .expect("started");
+    let written = std::fs::read_to_string(out.join(file)).unwrap_or_default();
     std::fs::remove_dir_all(&out).expect("removed");
-    output
+    (output, written)
 }
 
 /// The only error that the script reports.
@@ -84,4 +97,36 @@ fn without_a_c_compiler_its_package_is_named() {
         sentence.contains("a C compiler is needed") && sentence.contains("apt-get install gcc"),
         "{sentence}"
     );
+}
+
+/// The receiver is for real servers: the gateway is built without its programs where they cannot be compiled.
+#[test]
+fn without_a_clang_for_bpf_the_build_goes_on_and_says_so() {
+    for clang in ["/nonexistent/clang", "/bin/false"] {
+        let environment =
+            [("CARGO_FEATURE_TOA_RECEIVER", "1"), ("CARGO_CFG_TARGET_ARCH", "x86_64"), ("CLANG", clang)];
+        let (output, table) = run_and_read(&environment, "toa_objects.rs");
+        assert!(output.status.success());
+        let said = String::from_utf8(output.stdout).expect("UTF-8");
+        let warnings: Vec<&str> =
+            said.lines().filter_map(|line| line.strip_prefix("cargo::warning=")).collect();
+        assert_eq!(warnings.len(), 1, "{said}");
+        assert!(warnings[0].starts_with("fullnat-toa is built without its eBPF programs"), "{said}");
+        assert!(
+            warnings[0].contains("apt-get install clang libbpf-dev") && warnings[0].contains(clang),
+            "{said}"
+        );
+        assert_eq!(table.split_whitespace().collect::<String>(), "constOBJECTS:&[Object]=&[];");
+    }
+}
+
+#[test]
+fn with_clang_there_are_three_objects_the_richest_first() {
+    let environment =
+        [("CARGO_FEATURE_TOA_RECEIVER", "1"), ("CARGO_CFG_TARGET_ARCH", std::env::consts::ARCH)];
+    let (output, table) = run_and_read(&environment, "toa_objects.rs");
+    assert!(output.status.success() && !String::from_utf8_lossy(&output.stdout).contains("cargo::warning"));
+    let objects: Vec<&str> = table.lines().filter(|line| line.trim_start().starts_with("Object")).collect();
+    assert_eq!(objects.len(), 3, "{table}");
+    assert!(objects[0].contains("lacks: &[]") && objects[0].contains("toa-full.o"), "{table}");
 }

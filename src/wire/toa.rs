@@ -91,6 +91,86 @@ mod tests {
         assert_eq!(len_for(&Address::UNSPECIFIED), V6_LEN);
     }
 
+    /// A kernel module's way through the options of a segment, as all of them walk: which kinds and lengths it takes for
+    /// IPv4 and for IPv6 clients, and whether the last of several counts.
+    struct Module {
+        name: &'static str,
+        v4: &'static [(u8, usize)],
+        v6: &'static [(u8, usize)],
+        last: bool,
+    }
+
+    /// DPVS `kmod/toa` (`struct toa_ip4_data`, `toa_ip6_data`), Huawei `TCP_option_address` and elb-toa 2.1, Alibaba LVS v3,
+    /// UCloud.
+    const MODULES: [Module; 5] = [
+        Module { name: "DPVS", v4: &[(254, 8)], v6: &[(254, 20)], last: false },
+        Module { name: "Huawei toa 1.0", v4: &[(254, 8)], v6: &[], last: false },
+        Module { name: "Huawei elb-toa 2.1", v4: &[(254, 8)], v6: &[(254, 20), (253, 20)], last: true },
+        Module { name: "Alibaba", v4: &[(254, 8)], v6: &[(253, 20)], last: false },
+        Module { name: "UCloud", v4: &[(200, 8), (254, 8), (253, 8)], v6: &[], last: false },
+    ];
+
+    impl Module {
+        fn reads(&self, options: &[u8]) -> Option<(Address, u16)> {
+            let (mut at, mut found) = (0, None);
+            while at < options.len() && options[at] != 0 {
+                if options[at] == 1 {
+                    at += 1;
+                    continue;
+                }
+                let option = &options[at..at + usize::from(options[at + 1])];
+                let form = (option[0], option.len());
+                let port = u16::from_be_bytes([option[2], option[3]]);
+                let client = if self.v4.contains(&form) {
+                    Some(Address::from_v4(option[4..8].try_into().unwrap()))
+                } else if self.v6.contains(&form) {
+                    Some(Address::from_v6(option[4..20].try_into().unwrap()))
+                } else {
+                    None
+                };
+                found = if self.last { client.map(|client| (client, port)).or(found) } else { found };
+                if let (Some(client), false) = (client, self.last) {
+                    return Some((client, port));
+                }
+                at += option.len();
+            }
+            found
+        }
+    }
+
+    /// Timestamps as a kernel sends them behind it, and SACK permitted with a window scale as on a SYN.
+    const OTHERS: [&[u8]; 3] =
+        [&[], &[1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 7], &[2, 4, 5, 180, 4, 2, 1, 3, 3, 7, 0, 0]];
+
+    #[test]
+    fn conformance_j1_the_kernel_modules_read_what_is_sent() {
+        let v4 = (Address::from_v4([203, 0, 113, 7]), 40_001);
+        let v6 = (Address::from("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap()), 40_001);
+        for module in &MODULES {
+            for others in OTHERS {
+                for kind in module.v4.iter().map(|form| form.0) {
+                    let mut option = [0; V4_LEN];
+                    write_v4(&mut option, kind, 40_001, [203, 0, 113, 7]);
+                    assert_eq!(module.reads(&[&option, others].concat()), Some(v4), "{} {kind}", module.name);
+                }
+                for kind in module.v6.iter().map(|form| form.0) {
+                    let mut option = [0; V6_LEN];
+                    write_v6(&mut option, kind, 40_001, *v6.0.octets());
+                    assert_eq!(module.reads(&[&option, others].concat()), Some(v6), "{} {kind}", module.name);
+                }
+            }
+        }
+        // What is sent unless a service says otherwise suits all of them for IPv4; for IPv6 Alibaba's wants kind 253.
+        let takes = |forms: &[(u8, usize)], kind| forms.iter().any(|form| form.0 == kind);
+        assert!(MODULES.iter().all(|module| takes(module.v4, KIND_DEFAULT)));
+        let other: Vec<&str> = MODULES
+            .iter()
+            .filter(|module| !module.v6.is_empty() && !takes(module.v6, KIND_DEFAULT))
+            .map(|module| module.name)
+            .collect();
+        assert_eq!(other, ["Alibaba"]);
+    }
+
     #[test]
     fn another_length_is_not_a_client_address() {
         assert_eq!(read(&[254, 4, 1, 2], 254), None);

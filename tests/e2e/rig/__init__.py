@@ -5,5 +5,5 @@
 Every module stands on those before it: `netns` (namespaces and processes in them), `frames` (checks with scapy's
 parser), `capture`, `raw_host` (a host that is not a kernel), `control` (the gateway's socket), `gateway` (its
 configuration and process), `servers`, `lab` (the topology), `dimensions` (what tests are repeated over),
-`disorder`, `machine`, `invariants` (what holds at the end of every test).
+`disorder`, `machine`, `receiver` (the real servers' side of TOA), `invariants` (what holds at the end of every test).
 """

@@ -36,11 +36,13 @@ OUTSIDE = [CIP, CIP6, RAW_CLIENT, RAW_CLIENT6]
 class Lab:
     """The namespaces, the links and the servers; the gateway process comes on top of it."""
 
-    def __init__(self, with_test_servers=True):
-        """Without test servers only nginx runs, which is all that a demonstration needs installed."""
+    def __init__(self, with_test_servers=True, receiver=None):
+        """Without test servers only nginx runs, which is all that a demonstration needs installed; with a `receiver` it
+        runs in its cgroup and logs its clients."""
         self.namespaces = []
         self.peers = {}
         self.with_test_servers = with_test_servers
+        self.receiver = receiver
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-e2e-"))
         self.offloads = None
         try:
@@ -79,7 +81,8 @@ class Lab:
         self._address()
         self.set_offloads(False)
         for name, namespace in self.servers.items():
-            start_nginx(namespace, name, self.directory / name)
+            start_nginx(namespace, name, self.directory / name, inside=self.receiver and self.receiver.inside,
+                        log=self.receiver is not None)
             if self.with_test_servers:
                 self.peers[name] = start_peer(namespace, name)
                 start_iperf(namespace)

@@ -7,18 +7,22 @@ import sys
 from .netns import wait_until
 
 HTTP_PORT, PEER_PORT, IPERF_PORT, DNS_PORT = 8080, 9000, 5201, 5300
+# One listener for both families, on which an IPv6 client of an IPv4 real server can be shown.
+DUAL_PORT = 8064
 PEER_SERVER = pathlib.Path(__file__).with_name("peer_server.py")
+WHO_SERVER = pathlib.Path(__file__).with_name("who_server.py")
 DNS_SERVER = pathlib.Path(__file__).with_name("dns_server.py")
 
 NGINX = """\
 daemon off; master_process off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;
 events {{ worker_connections 8192; }}
 http {{
-    access_log off; keepalive_requests 100000000; tcp_nodelay on; default_type text/plain;
+    log_format seen "$remote_addr $remote_port"; access_log {log};
+    keepalive_requests 100000000; tcp_nodelay on; default_type text/plain;
     client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
     uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
     server {{
-        listen {port} backlog=4096; listen [::]:{port} backlog=4096; listen 1000; listen [::]:1000;
+        {listen}
         location / {{ return 200 "{name} $remote_addr $remote_port\\n"; }}
         location /big {{ root {dir}; }}
     }}
@@ -31,12 +35,18 @@ def listening(namespace, port, kind="-t"):
     return namespace.run("ss", "-Hln", kind, f"sport = :{port}").stdout.strip() != ""
 
 
-def start_nginx(namespace, name, directory, port=HTTP_PORT):
+def start_nginx(namespace, name, directory, port=HTTP_PORT, listen=None, inside=None, log=False):
+    """`listen`: directives instead of the usual ones; `inside`: what makes a command line run elsewhere, such as
+    `Receiver.inside`; `log`: whether each client goes into `directory/access.log`."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "big").write_bytes(bytes(range(256)) * 4096)
     config = directory / "nginx.conf"
-    config.write_text(NGINX.format(dir=directory, name=name, port=port))
-    process = namespace.start("nginx", "-p", directory, "-c", config, stderr=subprocess.DEVNULL)
+    listen = listen or (f"listen {port} backlog=4096; listen [::]:{port} backlog=4096; "
+                        f"listen [::]:{DUAL_PORT} ipv6only=off; listen 1000; listen [::]:1000;")
+    config.write_text(NGINX.format(dir=directory, name=name, listen=listen,
+                                   log=f"{directory}/access.log seen" if log else "off"))
+    argv = ["nginx", "-p", directory, "-c", config]
+    process = namespace.start(*(inside(*argv) if inside else argv), stderr=subprocess.DEVNULL)
     wait_until(lambda: listening(namespace, port), 5, f"nginx in {namespace.role}")
     return process
 
@@ -45,6 +55,12 @@ def start_peer(namespace, name, port=PEER_PORT):
     process = namespace.start(sys.executable, PEER_SERVER, name, port)
     wait_until(lambda: listening(namespace, port) and listening(namespace, port, "-u"), 10,
                f"peer server in {namespace.role}")
+    return process
+
+
+def start_who(namespace, address, port, inside):
+    process = namespace.start(*inside(sys.executable, WHO_SERVER, address, port))
+    wait_until(lambda: listening(namespace, port), 10, f"http.server in {namespace.role}")
     return process
 
 

@@ -1,0 +1,112 @@
+"""The real servers' side of TOA: `fullnat-toa` on a cgroup of the test's own, and servers that are started inside it.
+
+Never the machine's root cgroup: the programs see the sockets of processes that `inside` starts, and no others.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from .gateway import binary
+from .netns import wait_until
+
+PREFIX = "fn"
+LACKING = 3
+"""exit status where the machine lacks what the receiver needs"""
+
+
+class Unavailable(Exception):
+    """This machine cannot have a receiver; the sentence says what is missing."""
+
+
+def cgroup_root():
+    """Where the cgroup2 hierarchy is mounted."""
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        before, after = line.split(" - ")
+        if after.startswith("cgroup2 ") and before.split()[3] == "/":
+            return pathlib.Path(before.split()[4])
+    raise Unavailable("no cgroup2 file system is mounted")
+
+
+def remove_leftovers():
+    """What killed runs left: file systems with pins, and cgroups, of processes that are gone."""
+    def orphaned(name):
+        match = re.fullmatch(rf"{PREFIX}-(\d+)-[\w-]+", name)
+        return match and not os.path.exists(f"/proc/{match[1]}")
+
+    for pins in filter(lambda path: orphaned(path.name), pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}-*")):
+        subprocess.run(["umount", pins], check=False, capture_output=True)
+        pins.rmdir()
+    try:
+        for cgroup in filter(lambda path: orphaned(path.name), cgroup_root().glob(f"{PREFIX}-*")):
+            cgroup.rmdir()
+    except (Unavailable, OSError):
+        pass
+
+
+class Receiver:
+    """A cgroup, a bpf file system for pins, and the program that knows both."""
+
+    def __init__(self, role="receiver"):
+        name = f"{PREFIX}-{os.getpid()}-{role}"
+        self.cgroup = cgroup_root() / name
+        self.pins = pathlib.Path(tempfile.gettempdir()) / name
+        try:
+            self.cgroup.mkdir()
+            self.pins.mkdir()
+            subprocess.run(["mount", "-t", "bpf", "bpf", self.pins], check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.close()
+            raise Unavailable(getattr(error, "stderr", None) or str(error)) from error
+
+    def run(self, *words, inner=(), check=True):
+        """`fullnat-toa` with these words; its output."""
+        argv = [*inner, binary("fullnat-toa"), "--pin", self.pins / "toa", *words]
+        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=20, check=False)
+        if done.returncode == LACKING and check:
+            raise Unavailable(done.stderr.strip().splitlines()[-1])
+        if check and done.returncode != 0:
+            raise RuntimeError(f"fullnat-toa {' '.join(map(str, words))} -> {done.returncode}\n{done.stderr}")
+        return done
+
+    def attach(self, *options):
+        return self.run("attach", "--cgroup", self.cgroup, *options)
+
+    def detach(self):
+        return self.run("detach")
+
+    def status(self):
+        return json.loads(self.run("--json", "status").stdout)
+
+    def counts(self):
+        return self.status()["counts"]
+
+    def connections(self):
+        """Clients of the live connections."""
+        return json.loads(self.run("--json", "status", "--connections").stdout)
+
+    def inside(self, *argv):
+        """A command line that runs another one in the cgroup, its sockets with it."""
+        return ["sh", "-c", 'echo 0 >"$0/cgroup.procs" && exec "$@"', self.cgroup, *argv]
+
+    def close(self):
+        """Takes everything away; the processes inside have ended before."""
+        if self.pins.is_mount():
+            self.run("detach", check=False)
+            subprocess.run(["umount", self.pins], check=False)
+        if self.pins.exists():
+            self.pins.rmdir()
+        if self.cgroup.exists():
+            # A process that has ended leaves its cgroup a moment later.
+            wait_until(lambda: not (self.cgroup / "cgroup.procs").read_text(), 5, f"{self.cgroup} to be empty")
+            wait_until(self._removed, 5, f"{self.cgroup} to go")
+
+    def _removed(self):
+        try:
+            self.cgroup.rmdir()
+        except OSError:
+            return False
+        return True
