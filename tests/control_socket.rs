@@ -86,6 +86,11 @@ fn every_question_has_an_answer() {
     assert_eq!((ports[0].rx_packets, ports[0].mac.as_str()), (3_000_000, "02:00:00:00:00:01"));
     let workers: Vec<view::Worker> = get(&gateway, "/v1/workers");
     assert_eq!((workers[1].rx_packets, workers[1].burst_fill, workers[0].busy), (2_000_000, 32.0, 0.25));
+    assert_eq!([0, 1].map(|id| workers[id].cycles_per_packet), [Some(160.0), Some(80.0)]);
+    let classify = [0, 1].map(|id| workers[id].phases[1].clone());
+    assert_eq!((classify[0].phase.as_str(), classify[0].cycles), ("classify", 251_813));
+    let per_packet = classify.map(|phase| phase.cycles_per_packet);
+    assert_eq!(per_packet, [Some(251_813.0 / 8000.0), None], "one was timed");
     let services: Vec<view::Service> = get(&gateway, "/v1/services");
     assert_eq!(services[0].listen, ["10.1.0.100:80-89"]);
     assert_eq!(services[0].real_servers[1].sessions_active, 5000, "the sum of both workers");
@@ -109,6 +114,8 @@ fn metrics_are_well_formed_and_complete() {
         "fullnat_build_info{version=\"0.1.0\"} 1",
         "fullnat_worker_rx_packets_total{worker=\"1\"} 2000000",
         "fullnat_worker_sessions_live{worker=\"0\"} 5000",
+        "fullnat_worker_sampled_cycles_total{worker=\"0\",phase=\"forward\"} 503626",
+        "fullnat_worker_sampled_cycles_total{worker=\"1\",phase=\"tx\"} 0",
         "fullnat_dropped_packets_total{worker=\"1\",reason=\"no_service\",severity=\"policy\"} 4",
         "fullnat_port_rx_packets_total{port=\"wan\",worker=\"0\"} 1000000",
         "fullnat_port_device_rx_missed_total{port=\"wan\"} 0",

@@ -60,6 +60,20 @@ fn everything_can_be_had_as_json() {
     assert_eq!(json(&gateway, "openapi"), json(&gateway, "openapi --offline"));
 }
 
+/// The fake workers stand still: nothing is counted over any span, and nothing per packet is known.
+#[test]
+fn workers_are_shown_over_a_span() {
+    let gateway = FakeGateway::start();
+    let span = json(&gateway, "workers --seconds 1 --json");
+    let whole = json(&gateway, "workers --json");
+    assert_eq!((&span[0]["rx_packets"], &whole[0]["rx_packets"]), (&Value::from(0), &Value::from(1_000_000)));
+    assert_eq!(span[0]["cycles_per_packet"], Value::Null);
+    assert_eq!(span[0]["sessions_live"], whole[0]["sessions_live"]);
+    let printed = prints(&gateway, "workers --seconds 1");
+    let loads: Vec<&str> = printed.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(loads, [&["1"][..], &["-"; 12]].concat(), "{printed}");
+}
+
 #[test]
 fn sessions_are_printed_as_they_come() {
     let gateway = FakeGateway::start();
@@ -143,6 +157,7 @@ fn wrong_usage_has_status_2() {
         "real-server weight web 10.2.0.11:8080 70000",
         "real-server drain web",
         "sessions --limit 0",
+        "workers --seconds 0",
         "sessions --limit 5 --all",
         "config apply /nonexistent/file.toml",
     ] {

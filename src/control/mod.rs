@@ -16,6 +16,7 @@ mod change;
 pub mod client;
 mod configuration;
 mod listener;
+mod load;
 mod plane;
 mod post;
 pub mod query;

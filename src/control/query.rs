@@ -13,6 +13,7 @@ use crate::path::drop_reason::{DropReason, Severity};
 use crate::path::neighbour::NeighbourState;
 use crate::service::snapshot;
 use crate::wire::{Address, Protocol};
+use crate::worker::phases::TurnPhase;
 use crate::worker::published::{Counter, PublishedView};
 use crate::worker::records::{LeaseRecord, LocalAddressRecord, RealServerRecord};
 
@@ -54,11 +55,15 @@ pub fn workers(plane: &ControlPlane) -> Vec<view::Worker> {
     plane.published().iter().zip(0..).map(|(published, id)| worker(id, published)).collect()
 }
 
-fn worker(id: u16, published: &PublishedView) -> view::Worker {
+pub(super) fn worker(id: u16, published: &PublishedView) -> view::Worker {
     let get = |counter| published.get(counter);
-    let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let (busy, idle) = (get(Counter::CyclesBusy), get(Counter::CyclesIdle));
-    view::Worker {
+    let phase = |&phase: &TurnPhase| view::WorkerPhase {
+        phase: phase.name().to_owned(),
+        sentence: phase.sentence().to_owned(),
+        cycles: published.counters.phase(phase),
+        cycles_per_packet: None,
+    };
+    let worker = view::Worker {
         id,
         generation: get(Counter::Generation),
         rx_packets: get(Counter::RxPackets),
@@ -86,13 +91,17 @@ fn worker(id: u16, published: &PublishedView) -> view::Worker {
         neighbour_facts_lost: get(Counter::NeighbourFactsLost),
         neighbour_buffers_missing: get(Counter::NeighbourBuffersMissing),
         bursts: get(Counter::Bursts),
-        burst_fill: ratio(get(Counter::RxPackets), get(Counter::Bursts)),
+        burst_fill: 0.0,
         empty_polls: get(Counter::EmptyPolls),
-        cycles_busy: busy,
-        cycles_idle: idle,
-        busy: ratio(busy, busy + idle),
+        cycles_busy: get(Counter::CyclesBusy),
+        cycles_idle: get(Counter::CyclesIdle),
+        busy: 0.0,
+        cycles_per_packet: None,
+        sampled_packets: get(Counter::SampledPackets),
+        phases: TurnPhase::ALL.iter().map(phase).collect(),
         turns: get(Counter::Turns),
-    }
+    };
+    worker.with_ratios()
 }
 
 /// `GET /v1/drops`.

@@ -141,8 +141,27 @@ pub struct Worker {
     pub cycles_idle: u64,
     /// part of its cycles spent on work since start, 0 to 1
     pub busy: f64,
+    /// cycles of turns that found work per packet received or handed over, since start; null before the first
+    pub cycles_per_packet: Option<f64>,
+    /// packets of the turns whose phases were timed, one working turn of 127
+    pub sampled_packets: u64,
+    /// the phases of a turn, in order
+    pub phases: Vec<WorkerPhase>,
     /// turns of its loop
     pub turns: u64,
+}
+
+/// A phase of a worker's turn, in the turns that were timed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerPhase {
+    /// `rx`, `classify`, `steer`, `hash`, `probe`, `forward`, `hand_in`, `tx` or `housekeeping`
+    pub phase: String,
+    /// one sentence
+    pub sentence: String,
+    /// cycles
+    pub cycles: u64,
+    /// cycles per sampled packet; null before the first
+    pub cycles_per_packet: Option<f64>,
 }
 
 /// A virtual service.

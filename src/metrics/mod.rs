@@ -9,6 +9,7 @@
 //! | `fullnat_uptime_seconds` | | seconds since start |
 //! | `fullnat_configuration_generation` | | generation of the running configuration |
 //! | `fullnat_worker_*` | `worker` | every counter of [`Counter`], by its name; those that only grow end in `_total` |
+//! | `fullnat_worker_sampled_cycles_total` | `worker`, `phase` | cycles of each [`TurnPhase`] in the turns that are timed |
 //! | `fullnat_dropped_packets_total` | `worker`, `reason`, `severity` | packets per drop reason |
 //! | `fullnat_port_up` | `port` | 1 if the link is up |
 //! | `fullnat_port_{rx,tx}_{packets,bytes}_total` | `port`, `worker` | traffic per port and worker |
@@ -34,6 +35,7 @@ use prometheus_client::registry::Registry;
 use crate::control::query::severity;
 use crate::control::view;
 use crate::path::drop_reason::DropReason;
+use crate::worker::phases::TurnPhase;
 use crate::worker::published::{Counter, CounterKind, PublishedView};
 
 /// The content type of what [`Scrape::encode`] gives.
@@ -125,6 +127,15 @@ impl Scrape {
             let mut family = Family::new(encoder, counter.kind(), &name, sentence(counter.sentence()))?;
             for (id, worker) in self.workers.iter().enumerate() {
                 family.sample([("worker", &*id.to_string())], worker.get(counter))?;
+            }
+        }
+        let help = "Cycles of each phase in the turns whose phases were timed, one working turn of 127";
+        let mut family = Family::new(encoder, Grows, "worker_sampled_cycles", help)?;
+        for (id, worker) in self.workers.iter().enumerate() {
+            let id = id.to_string();
+            for &phase in TurnPhase::ALL {
+                let labels = [("worker", &*id), ("phase", phase.name())];
+                family.sample(labels, worker.counters.phase(phase))?;
             }
         }
         let mut family =

@@ -15,6 +15,7 @@ mod device;
 mod idle;
 pub mod mailbox;
 mod outlet;
+pub mod phases;
 pub mod published;
 pub mod records;
 mod turn;

@@ -8,7 +8,9 @@ use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 
 use super::device::{PacketPool, Runtime, TxQueue};
+use super::phases::SendingTime;
 use super::published::PortCounters;
+use crate::cpu;
 use crate::id::{PortId, WorkerId};
 use crate::path::BURST;
 use crate::path::drop_reason::{DropCounters, DropReason};
@@ -37,6 +39,8 @@ pub struct Outlet<R: Runtime> {
     pub(super) drops: DropCounters,
     /// Frames passed on to the worker that has the tx queue.
     pub(super) relayed: u64,
+    /// How long sending takes.
+    pub(super) sending: SendingTime,
 }
 
 impl<R: Runtime> Outlet<R> {
@@ -49,6 +53,7 @@ impl<R: Runtime> Outlet<R> {
             pool,
             drops: DropCounters::default(),
             relayed: 0,
+            sending: SendingTime::default(),
         }
     }
 
@@ -62,7 +67,18 @@ impl<R: Runtime> Outlet<R> {
         }
     }
 
+    #[inline]
     fn flush_port(&mut self, at: usize) {
+        if !self.sending.watched {
+            return self.send(at);
+        }
+        let began = cpu::tsc();
+        self.send(at);
+        self.sending.add(began);
+    }
+
+    #[inline(never)]
+    fn send(&mut self, at: usize) {
         let (port, buffer) = &mut self.ports[at];
         match port {
             TxPort::Queue(queue) => {

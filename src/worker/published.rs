@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::phases::TurnPhase;
 use crate::path::counters::PathCounters;
 use crate::path::drop_reason::{DropCounters, DropReason};
 use crate::path::neighbour::NeighbourCounters;
@@ -70,17 +71,22 @@ counters! {
     EmptyPolls "empty_polls" Counter "Polls of a queue that found nothing."
     CyclesBusy "cycles_busy" Counter "Time-stamp counter cycles spent on turns of the loop that found work."
     CyclesIdle "cycles_idle" Counter "Time-stamp counter cycles spent on turns of the loop that found none, sleep included."
+    SampledPackets "sampled_packets" Counter "Packets of the turns whose phases were timed, one working turn of 127."
     Turns "turns" Counter "Turns of the worker's loop; a worker whose turns stand still is stuck."
     Generation "generation" Gauge "Generation of the configuration the worker works by."
 }
 
 /// A worker's own counters, plain integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counters([u64; Counter::COUNT]);
+pub struct Counters {
+    values: [u64; Counter::COUNT],
+    /// cycles of the turns whose phases were timed
+    phases: [u64; TurnPhase::COUNT],
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Counters([0; Counter::COUNT])
+        Counters { values: [0; Counter::COUNT], phases: [0; TurnPhase::COUNT] }
     }
 }
 
@@ -88,13 +94,23 @@ impl Counters {
     /// Adds to a counter.
     #[inline(always)]
     pub fn add(&mut self, counter: Counter, amount: u64) {
-        self.0[counter as usize] += amount;
+        self.values[counter as usize] += amount;
     }
 
     /// Sets a counter, usually a gauge.
     #[inline(always)]
     pub fn set(&mut self, counter: Counter, value: u64) {
-        self.0[counter as usize] = value;
+        self.values[counter as usize] = value;
+    }
+
+    /// Adds the cycles of a turn whose phases were timed.
+    pub fn add_phases(&mut self, cycles: &[u64; TurnPhase::COUNT]) {
+        self.phases.iter_mut().zip(cycles).for_each(|(sum, cycles)| *sum += cycles);
+    }
+
+    /// Cycles of a phase in the turns that were timed.
+    pub fn phase(&self, phase: TurnPhase) -> u64 {
+        self.phases[phase as usize]
     }
 
     /// Takes over what the path and the neighbour table counted of single outcomes.
@@ -121,7 +137,7 @@ impl Counters {
     /// Its value.
     #[inline(always)]
     pub fn get(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
+        self.values[counter as usize]
     }
 }
 
@@ -157,6 +173,7 @@ impl PortCounters {
 pub struct Published {
     sequence: AtomicU64,
     counters: [AtomicU64; Counter::COUNT],
+    phases: [AtomicU64; TurnPhase::COUNT],
     drops: [AtomicU64; DropReason::COUNT],
     ports: Box<[[AtomicU64; PortCounters::CELLS]]>,
 }
@@ -167,6 +184,7 @@ impl Published {
         Published {
             sequence: AtomicU64::new(0),
             counters: [const { AtomicU64::new(0) }; Counter::COUNT],
+            phases: [const { AtomicU64::new(0) }; TurnPhase::COUNT],
             drops: [const { AtomicU64::new(0) }; DropReason::COUNT],
             ports: (0..ports).map(|_| [const { AtomicU64::new(0) }; PortCounters::CELLS]).collect(),
         }
@@ -178,7 +196,8 @@ impl Published {
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         let store = |cell: &AtomicU64, value: u64| cell.store(value, Ordering::Relaxed);
-        self.counters.iter().zip(counters.0).for_each(|(cell, value)| store(cell, value));
+        self.counters.iter().zip(counters.values).for_each(|(cell, value)| store(cell, value));
+        self.phases.iter().zip(counters.phases).for_each(|(cell, value)| store(cell, value));
         self.drops.iter().zip(drops.as_array()).for_each(|(cell, &value)| store(cell, value));
         for (cells, port) in self.ports.iter().zip(ports) {
             cells.iter().zip(port.to_cells()).for_each(|(cell, value)| store(cell, value));
@@ -211,7 +230,10 @@ impl Published {
     fn read_once(&self) -> PublishedView {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         PublishedView {
-            counters: Counters(std::array::from_fn(|i| load(&self.counters[i]))),
+            counters: Counters {
+                values: std::array::from_fn(|i| load(&self.counters[i])),
+                phases: std::array::from_fn(|i| load(&self.phases[i])),
+            },
             drops: std::array::from_fn(|i| load(&self.drops[i])),
             ports: self
                 .ports
@@ -259,12 +281,14 @@ mod tests {
         let published = Published::new(2);
         let (mut counters, mut drops) = (Counters::default(), DropCounters::default());
         counters.add(Counter::RxPackets, 5);
+        counters.add_phases(&std::array::from_fn(|phase| phase as u64));
         counters.set(Counter::SessionsLive, 3);
         drops.count(DropReason::NoService);
         let ports = [PortCounters { rx_packets: 5, ..Default::default() }, PortCounters::default()];
         published.store(&counters, &drops, &ports);
         let view = published.read();
         assert_eq!(view.counters, counters);
+        assert_eq!(view.counters.phase(TurnPhase::Housekeeping), TurnPhase::COUNT as u64 - 1);
         assert_eq!((view.dropped(DropReason::NoService), view.dropped_total()), (1, 1));
         assert_eq!(view.ports, ports);
     }
@@ -300,7 +324,7 @@ mod tests {
         };
         let mut counters = Counters::default();
         counters.set_outcomes(&path, &neighbours);
-        let mut published: Vec<u64> = counters.0.into_iter().filter(|&value| value > 0).collect();
+        let mut published: Vec<u64> = counters.values.into_iter().filter(|&value| value > 0).collect();
         published.sort_unstable();
         assert_eq!(published, (1..=13).collect::<Vec<_>>());
     }

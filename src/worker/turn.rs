@@ -9,6 +9,7 @@ use super::device::{Clock, Runtime, RxQueue};
 use super::idle::{Idle, IdlePolicy};
 use super::mailbox::WorkerEnd;
 use super::outlet::{Outlet, Ring};
+use super::phases::{StopWatch, TIMED_EVERY, TurnPhase};
 use super::published::{Counter, Counters, Published};
 use crate::clock::Now;
 use crate::cpu;
@@ -46,17 +47,51 @@ impl<R: Runtime> Worker<R> {
         let mut tally = Tally::default();
         let mut turn_began = cpu::tsc();
         while !stop.load(Ordering::Relaxed) {
-            let now = self.clock.now();
-            let packets = self.receive_and_forward(now, &mut tally);
-            self.engine.tick(&mut self.outlet, now);
-            self.outlet.flush();
-            self.answer_control(now);
-            self.publish_if_due(now, packets > 0, &mut tally);
+            let timed = tally.untimed == 0;
+            if timed {
+                self.start_timing(&mut tally);
+            }
+            let packets = self.turn(&mut tally);
+            if timed {
+                self.stop_timing(packets, &mut tally);
+            }
             idle.after_turn(packets > 0);
             turn_began = tally.end_turn(turn_began, packets > 0);
         }
         self.outlet.flush();
         self.publish(&mut tally);
+    }
+
+    /// One turn; how many packets it found.
+    #[inline(always)]
+    fn turn(&mut self, tally: &mut Tally) -> usize {
+        let now = self.clock.now();
+        let packets = self.receive_and_forward(now, tally);
+        self.engine.tick(&mut self.outlet, now);
+        tally.watch.lap(TurnPhase::Housekeeping, &mut self.outlet.sending);
+        self.outlet.flush();
+        tally.watch.lap(TurnPhase::Tx, &mut self.outlet.sending);
+        self.answer_control(now);
+        self.publish_if_due(now, packets > 0, tally);
+        tally.watch.lap(TurnPhase::Housekeeping, &mut self.outlet.sending);
+        packets
+    }
+
+    #[cold]
+    fn start_timing(&mut self, tally: &mut Tally) {
+        self.outlet.sending.watched = true;
+        tally.watch.start();
+    }
+
+    /// A turn that found nothing tells nothing of packets.
+    #[cold]
+    fn stop_timing(&mut self, packets: usize, tally: &mut Tally) {
+        self.outlet.sending.watched = false;
+        let cycles = tally.watch.stop();
+        if packets > 0 {
+            tally.counters.add(Counter::SampledPackets, packets as u64);
+            tally.counters.add_phases(&cycles);
+        }
     }
 
     #[inline]
@@ -66,18 +101,23 @@ impl<R: Runtime> Worker<R> {
         for (port, queue) in &mut self.rx {
             queue.receive(&mut burst);
             tally.note_burst(&burst);
+            tally.watch.lap(TurnPhase::Rx, &mut self.outlet.sending);
             if !burst.is_empty() {
                 // A packet may be the consequence of what another worker told before: the third ACK of a session that
                 // the other one hosts comes after its note of it. So the notes are read between receiving and looking.
                 handled += take_handed_over(&mut self.engine, &mut self.outlet, &self.inbox, now);
+                tally.watch.lap(TurnPhase::HandIn, &mut self.outlet.sending);
                 handled += burst.len();
                 let counters = &mut self.outlet.port_counters[port.index()];
                 counters.rx_packets += burst.len() as u64;
                 counters.rx_bytes += burst.iter().map(Packet::len).sum::<usize>() as u64;
-                self.engine.process(&mut self.outlet, now, *port, &mut burst);
+                self.engine.process_observed(&mut self.outlet, now, *port, &mut burst, &mut tally.watch);
+                tally.watch.lap(TurnPhase::Forward, &mut self.outlet.sending);
             }
         }
-        handled + take_handed_over(&mut self.engine, &mut self.outlet, &self.inbox, now)
+        handled += take_handed_over(&mut self.engine, &mut self.outlet, &self.inbox, now);
+        tally.watch.lap(TurnPhase::HandIn, &mut self.outlet.sending);
+        handled
     }
 
     #[inline]
@@ -149,6 +189,9 @@ struct Tally {
     publish_at_nanos: u64,
     /// packets have been forwarded since the last publication
     unpublished: bool,
+    /// working turns until the one whose phases are timed; while it is awaited, every turn is
+    untimed: u32,
+    watch: StopWatch,
 }
 
 impl Tally {
@@ -163,6 +206,9 @@ impl Tally {
         let cycles = if worked { Counter::CyclesBusy } else { Counter::CyclesIdle };
         self.counters.add(cycles, ended.wrapping_sub(began));
         self.counters.add(Counter::Turns, 1);
+        if worked {
+            self.untimed = self.untimed.checked_sub(1).unwrap_or(TIMED_EVERY - 1);
+        }
         ended
     }
 }

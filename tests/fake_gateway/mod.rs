@@ -349,12 +349,18 @@ fn publish(published: &Published, worker: u16, generation: u64) {
         (Counter::SessionsLive, u64::from(SESSIONS_PER_WORKER)),
         (Counter::SessionsMax, 1 << 20),
         (Counter::Bursts, 62_500),
-        (Counter::CyclesBusy, 250),
-        (Counter::CyclesIdle, 750),
+        (Counter::CyclesBusy, 160_000_000),
+        (Counter::CyclesIdle, 480_000_000),
+        (Counter::Turns, 1_000_000),
         (Counter::AddressConflicts, 3),
         (Counter::Generation, generation),
     ] {
         counters.set(counter, value);
+    }
+    // The other worker was never timed.
+    if worker == 0 {
+        counters.set(Counter::SampledPackets, 32 * 250);
+        counters.add_phases(&[4, 31, 0, 20, 24, 62, 1, 9, 3].map(|cycles| cycles * 8123));
     }
     for _ in 0..2 * factor {
         drops.count(DropReason::NoService);

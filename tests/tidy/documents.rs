@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use fullnat::config::{self, Requirements};
 use fullnat::control::api;
 use fullnat::path::drop_reason::{DropReason, Severity};
+use fullnat::worker::phases::TurnPhase;
 use fullnat::worker::published::{Counter, CounterKind};
 
 use crate::source::{read, root};
@@ -36,6 +37,15 @@ fn metrics_are_current() {
 #[test]
 fn control_methods_are_current() {
     generated("docs/control.md", "methods", &control_methods());
+}
+
+#[test]
+fn phases_are_current() {
+    let mut table = String::from("| phase | what |\n|---|---|\n");
+    for phase in TurnPhase::ALL {
+        let _ = writeln!(table, "| `{}` | {} |", phase.name(), phase.sentence());
+    }
+    generated("docs/control.md", "phases", &table);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use axum::http::Method;
 use fullnat::control::api;
@@ -59,9 +60,7 @@ impl Gateway {
         match command {
             Command::Version => self.show("/v1/version", tables::version).await,
             Command::Ports => self.show("/v1/ports", |ports: &Vec<view::Port>| tables::ports(ports)).await,
-            Command::Workers => {
-                self.show("/v1/workers", |workers: &Vec<view::Worker>| tables::workers(workers)).await
-            }
+            Command::Workers { seconds } => self.workers(seconds).await,
             Command::Services { name: None } => {
                 self.show("/v1/services", |services: &Vec<view::Service>| tables::services(services)).await
             }
@@ -159,6 +158,17 @@ impl Gateway {
                 self.change(Method::POST, &path(&whom, "/undrain"), Some(content)).await
             }
         }
+    }
+
+    /// The workers since start, or over so many seconds from now.
+    async fn workers(&mut self, seconds: Option<u32>) -> Result<(), Failure> {
+        let mut workers: Vec<view::Worker> = self.client.get("/v1/workers").await?;
+        if let Some(seconds) = seconds {
+            tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+            let later: Vec<view::Worker> = self.client.get("/v1/workers").await?;
+            workers = later.iter().zip(&workers).map(|(later, earlier)| later.since(earlier)).collect();
+        }
+        self.output.view(&workers, |workers| tables::workers(workers))
     }
 
     /// Sessions page by page; printed as they come, so that a million of them need no memory here.

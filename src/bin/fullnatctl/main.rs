@@ -36,8 +36,12 @@ enum Command {
     Version,
     /// The NIC ports, their links and traffic
     Ports,
-    /// The workers and what they counted
-    Workers,
+    /// The workers: what they counted, how busy they are and with what
+    Workers {
+        /// over the next so many seconds instead of since start
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: Option<u32>,
+    },
     /// The virtual services and their real servers
     Services {
         /// only this service

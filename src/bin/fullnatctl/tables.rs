@@ -105,8 +105,6 @@ pub fn workers(workers: &[view::Worker]) -> String {
         ">SESSIONS",
         ">OF",
         ">CREATED",
-        ">PER BURST",
-        ">BUSY",
     ];
     let mut sheet = Sheet::new(&header);
     for worker in workers {
@@ -122,9 +120,33 @@ pub fn workers(workers: &[view::Worker]) -> String {
             number(count(worker.sessions_live)),
             number(count(worker.sessions_max)),
             number(count(worker.sessions_created)),
-            number(format!("{:.1}", worker.burst_fill)),
-            number(percent(worker.busy)),
         ]);
+    }
+    format!("{}\n{}", sheet.print(), loads(workers))
+}
+
+/// How busy each worker is, and with what: cycles per packet, of all turns that found work and of each phase.
+fn loads(workers: &[view::Worker]) -> String {
+    let phases = workers.first().map_or(&[][..], |worker| &worker.phases);
+    let header = [">WORKER", ">BUSY", ">PER BURST", ">CYCLES/PACKET"].map(str::to_owned);
+    let header: Vec<String> = header
+        .into_iter()
+        .chain(
+            phases.iter().map(|phase| format!(">{}", clean(&phase.phase).to_uppercase().replace('_', " "))),
+        )
+        .collect();
+    let mut sheet = Sheet::new(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    // What was never counted is no zero.
+    let known = |known: bool, figure: String| number(if known { figure } else { "-".to_owned() });
+    let cycles = |cycles: Option<f64>| known(cycles.is_some(), format!("{:.1}", cycles.unwrap_or_default()));
+    for worker in workers {
+        let head = [
+            number(worker.id),
+            known(worker.turns > 0, percent(worker.busy)),
+            known(worker.bursts > 0, format!("{:.1}", worker.burst_fill)),
+            cycles(worker.cycles_per_packet),
+        ];
+        sheet.row(head.into_iter().chain(worker.phases.iter().map(|phase| cycles(phase.cycles_per_packet))));
     }
     sheet.print()
 }
