@@ -186,7 +186,8 @@ def haproxy(lab):
     sections = "".join(f"listen s{port}\n bind {VIP}:{port}\n server s {RIP}:{port}\n"
                        for port in (HTTP_PORT, IPERF_PORT))
     config = lab.directory / "haproxy.cfg"
-    config.write_text("global\n nbthread 1\n maxconn 20000\ndefaults\n mode tcp\n timeout connect 5s\n"
+    # Without `maxconn` it takes what the limit of open files allows; more than that it refuses to start with.
+    config.write_text("global\n nbthread 1\ndefaults\n mode tcp\n timeout connect 5s\n"
                       f" timeout client 60s\n timeout server 60s\n{sections}")
     with kernel(lab):
         yield from _proxy(lab, "haproxy", "-db", "-f", config)
@@ -206,9 +207,11 @@ def nginx_stream(lab):
 
 
 def _proxy(lab, *argv):
-    process = lab.in_middle(*argv)
+    log = lab.directory / f"{argv[0]}.log"
+    with open(log, "wb") as out:
+        process = lab.in_middle(*argv, stdout=out, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: listening(lab.middle, HTTP_PORT), 10, f"{argv[0]} does not listen")
+        wait_until(lambda: _alive(process, log) and listening(lab.middle, HTTP_PORT), 10, f"{argv[0]} does not listen")
         yield VIP
     finally:
         stop(process, 5)
