@@ -19,6 +19,8 @@ ETH_P_ALL, SO_RCVBUFFORCE = 3, 33
 WINDOW = 512
 PATIENCE_SECS = 0.2
 GIVE_UP_SECS = 10
+# Sessions between two words about how it goes.
+TOLD = 100_000
 ETHERTYPE_IP, ETHERTYPE_ARP = b"\x08\x00", b"\x08\x06"
 VIP = traffic.packed(traffic.VIP)
 
@@ -47,9 +49,15 @@ class Opener:
             now = time.monotonic()
             if before != (self.opened, self.introduced):
                 progress = now
+                if before[0] // TOLD != self.opened // TOLD:
+                    self.tell()
             elif now - progress > GIVE_UP_SECS:
                 return False
         return True
+
+    def tell(self):
+        """How it goes, on the standard error."""
+        print(f"opened {self.opened:,} of {self.sessions:,} sessions", file=sys.stderr, flush=True)
 
     def begin(self):
         """Introduces the router, then keeps the window full."""
@@ -125,7 +133,7 @@ class Opener:
 def main(interface, gateway_mac, sessions):
     opener = Opener(interface, bytes.fromhex(gateway_mac.replace(":", "")), int(sessions))
     done = opener.run()
-    print(f"{opener.opened:,} of {opener.sessions:,} sessions opened, {opener.begun:,} begun", flush=True)
+    opener.tell()
     return 0 if done else 1
 
 
