@@ -57,8 +57,10 @@ pub fn is_compiled() -> bool {
 /// What a kernel has is found by trying: distributions bring features to older numbers.
 pub fn load(place: &Place, with_look_up: bool) -> Result<Programs, ReceiverError> {
     let mut reason = String::new();
+    // Megabytes to parse: once for all that need it.
+    let kernel = Btf::from_sys_fs().ok();
     for object in OBJECTS {
-        match load_object(object.bytes, place, with_look_up) {
+        match load_object(object.bytes, place, kernel.as_ref(), with_look_up) {
             Ok(ebpf) => return Ok(Programs { ebpf, lacks: object.lacks }),
             Err(error) => reason = said(&error),
         }
@@ -73,8 +75,13 @@ pub fn load(place: &Place, with_look_up: bool) -> Result<Programs, ReceiverError
     })
 }
 
-fn load_object(bytes: &[u8], place: &Place, with_look_up: bool) -> Result<Ebpf, anyhow::Error> {
-    let mut ebpf = EbpfLoader::new().default_map_pin_directory(place.directory()).load(bytes)?;
+fn load_object(
+    bytes: &[u8],
+    place: &Place,
+    kernel: Option<&Btf>,
+    with_look_up: bool,
+) -> Result<Ebpf, anyhow::Error> {
+    let mut ebpf = EbpfLoader::new().btf(kernel).default_map_pin_directory(place.directory()).load(bytes)?;
     for (name, program) in ebpf.programs_mut() {
         match program {
             Program::SockOps(_) => <&mut SockOps>::try_from(program)?.load()?,
@@ -82,7 +89,8 @@ fn load_object(bytes: &[u8], place: &Place, with_look_up: bool) -> Result<Ebpf, 
             Program::CgroupSockopt(_) if with_look_up => <&mut CgroupSockopt>::try_from(program)?.load()?,
             Program::CgroupSockopt(_) => {}
             Program::Iter(_) => {
-                <&mut Iter>::try_from(program)?.load("bpf_sk_storage_map", &Btf::from_sys_fs()?)?;
+                let kernel = kernel.ok_or_else(|| anyhow::anyhow!("no /sys/kernel/btf/vmlinux"))?;
+                <&mut Iter>::try_from(program)?.load("bpf_sk_storage_map", kernel)?;
             }
             _ => anyhow::bail!("the object has a program {name} of another kind"),
         }

@@ -120,17 +120,18 @@ mod tests {
                 }
                 let option = &options[at..at + usize::from(options[at + 1])];
                 let form = (option[0], option.len());
-                let port = u16::from_be_bytes([option[2], option[3]]);
-                let client = if self.v4.contains(&form) {
+                let address = if self.v4.contains(&form) {
                     Some(Address::from_v4(option[4..8].try_into().unwrap()))
                 } else if self.v6.contains(&form) {
                     Some(Address::from_v6(option[4..20].try_into().unwrap()))
                 } else {
                     None
                 };
-                found = if self.last { client.map(|client| (client, port)).or(found) } else { found };
-                if let (Some(client), false) = (client, self.last) {
-                    return Some((client, port));
+                if let Some(address) = address {
+                    found = Some((address, u16::from_be_bytes([option[2], option[3]])));
+                    if !self.last {
+                        return found;
+                    }
                 }
                 at += option.len();
             }

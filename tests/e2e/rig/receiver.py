@@ -3,6 +3,7 @@
 Never the machine's root cgroup: the programs see the sockets of processes that `inside` starts, and no others.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -65,7 +66,10 @@ class Receiver:
     def run(self, *words, inner=(), check=True):
         """`fullnat-toa` with these words; its output."""
         argv = [*inner, binary("fullnat-toa"), "--pin", self.pins / "toa", *words]
-        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=20, check=False)
+        try:
+            done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=20, check=False)
+        except FileNotFoundError as missing:
+            raise Unavailable(f"{missing.filename} is not built (feature toa-receiver)") from missing
         if done.returncode == LACKING and check:
             raise Unavailable(done.stderr.strip().splitlines()[-1])
         if check and done.returncode != 0:
@@ -95,7 +99,8 @@ class Receiver:
     def close(self):
         """Takes everything away; the processes inside have ended before."""
         if self.pins.is_mount():
-            self.run("detach", check=False)
+            with contextlib.suppress(Unavailable):
+                self.run("detach", check=False)
             subprocess.run(["umount", self.pins], check=False)
         if self.pins.exists():
             self.pins.rmdir()
