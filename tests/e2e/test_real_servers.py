@@ -31,6 +31,9 @@ LISTEN = (f"listen {BOTH} backlog=4096; listen [::]:{BOTH} backlog=4096; listen 
           f"listen {DEFERRED} deferred;")
 FORGED = "192.0.2.66", 6666
 
+# What is asked of the receiver alone: how many workers the gateway has is nothing to it.
+ONE_WORKER = pytest.mark.parametrize("workers", [1], ids=["1worker"])
+
 
 def services():
     six = f"[{VIP6}]"
@@ -157,6 +160,7 @@ def test_conformance_J1_pythons_http_server_sees_the_client(gateway, lab, receiv
         assert ask() == {"accepted": me, "peer": me, "looked_up": None}
 
 
+@ONE_WORKER
 def test_an_ipv6_client_of_an_ipv4_socket_is_told_by_getsockopt(gateway, lab, receiver):
     with kept(lab, VIP6, WHO) as (me, ask):
         answer = ask()
@@ -172,12 +176,14 @@ def test_an_ipv6_client_of_an_ipv4_socket_is_told_by_getsockopt(gateway, lab, re
         assert ask()["looked_up"] is None
 
 
+@ONE_WORKER
 def test_without_the_receiver_the_servers_see_the_gateway(gateway, lab, inside):
     for way in WAYS.values():
         _, seen = seen_by_nginx(lab, *way)
         assert seen[0] in LIPS + LIPS6
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("port, named", [(BOTH, True), (18092, False)], ids=["toa", "none"])
 def test_conformance_J2_a_clients_own_option_is_never_believed(gateway, lab, receiver, port, named):
     """A client that names another one, first, last and on every segment; also where the gateway names nobody."""
@@ -206,6 +212,7 @@ def test_conformance_J2_a_clients_own_option_is_never_believed(gateway, lab, rec
     assert counts["sessions"] == 3 and counts["options"] == (3 if named else 0)
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver, family):
     """A host beside the gateway that reaches the real server itself."""
@@ -247,6 +254,7 @@ def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver, family):
         assert counts["rejected_untrusted"] == 2 and counts["options"] == 2
 
 
+@ONE_WORKER
 def test_live_connections_are_listed(gateway, lab, receiver):
     with contextlib.ExitStack() as stack:
         clients = set()
@@ -269,6 +277,7 @@ def split(endpoint):
     return address.strip("[]"), port
 
 
+@ONE_WORKER
 def test_a_new_version_takes_over_what_the_old_one_knew(gateway, lab, receiver):
     with kept(lab, VIP, WHO) as (me, ask):
         assert ask()["peer"] == me
@@ -345,7 +354,7 @@ def test_conformance_J1_ten_thousand_connections_and_no_mismatch(gateway, lab, r
     assert counts["options"] == counts["sessions"] == 10_000 and counts["no_memory"] == 0
 
 
-@pytest.mark.parametrize("workers", [1], ids=["1worker"])
+@ONE_WORKER
 def test_nothing_is_left_behind(gateway, lab, receiver):
     assert receiver.status()["cgroup"] == str(receiver.cgroup)
     assert receiver.status()["programs"] == ["getpeername4", "getpeername6", "established", "connections"]
