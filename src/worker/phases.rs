@@ -9,6 +9,10 @@ use crate::path::phase::{Observer, Phase};
 /// One working turn of so many is timed. A prime, so that no rhythm of the traffic hides behind it.
 pub const TIMED_EVERY: u32 = 127;
 
+/// A turn that took longer was interrupted, by the kernel or by whoever lends the machine: what it measured is not the
+/// path. Fifty times what the dearest turn takes, 64 first packets and everything that one turn does beside them.
+const INTERRUPTED_CYCLES: u64 = 1 << 22;
+
 macro_rules! phases {
     ($($variant:ident $name:literal $sentence:literal)*) => {
         /// What a turn of the loop consists of.
@@ -69,11 +73,11 @@ impl StopWatch {
         *self = StopWatch { runs: true, last: cpu::tsc(), cycles: [0; TurnPhase::COUNT] };
     }
 
-    /// Stops; the cycles of each phase.
+    /// Stops; the cycles of each phase, unless the turn was interrupted.
     #[cold]
-    pub fn stop(&mut self) -> [u64; TurnPhase::COUNT] {
+    pub fn stop(&mut self) -> Option<[u64; TurnPhase::COUNT]> {
         self.runs = false;
-        self.cycles
+        Some(self.cycles).filter(|cycles| cycles.iter().sum::<u64>() < INTERRUPTED_CYCLES)
     }
 
     /// `phase` is over. What of it was spent on sending, which happens whenever a port's buffer is full, counts as
@@ -154,12 +158,24 @@ mod tests {
         watch.lap(TurnPhase::Forward, &mut sending);
         watch.lap(TurnPhase::Housekeeping, &mut sending);
         let ended = watch.last;
-        let cycles = watch.stop();
+        // The test itself may have been interrupted.
+        watch.stop();
+        let cycles = watch.cycles;
         assert_eq!(cycles.iter().sum::<u64>(), ended - began);
         assert_eq!(cycles[TurnPhase::Forward as usize], 0, "all of it was sending");
         assert!(cycles[TurnPhase::Tx as usize] > 0);
         watch.ended(Phase::Probe);
         assert_eq!(watch.cycles, cycles, "it has stopped");
+    }
+
+    #[test]
+    fn an_interrupted_turn_tells_nothing() {
+        let mut watch = StopWatch::default();
+        for (longest, told) in [(INTERRUPTED_CYCLES - 1, true), (INTERRUPTED_CYCLES, false)] {
+            watch.start();
+            watch.cycles[TurnPhase::Hash as usize] = longest;
+            assert_eq!(watch.stop().is_some(), told);
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl<R: Runtime> Worker<R> {
     fn stop_timing(&mut self, packets: usize, tally: &mut Tally) {
         self.outlet.sending.watched = false;
         let cycles = tally.watch.stop();
-        if packets > 0 {
+        if let Some(cycles) = cycles.filter(|_| packets > 0) {
             tally.counters.add(Counter::SampledPackets, packets as u64);
             tally.counters.add_phases(&cycles);
         }
