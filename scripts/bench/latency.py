@@ -60,7 +60,8 @@ def _no_drop_rate(lab, binary, name, seconds):
     with real.MIDDLES[name](lab) as address:
         _trial(lab, binary, address, low, 0.3)
         if not _passes(lab, binary, address, low, seconds):
-            raise RuntimeError(f"{name} loses packets at {low:,} per second already: the machine is too busy")
+            say(f"latency: {name} is late at {low:,} per second already: the machine is too busy for this case")
+            return low
         for _ in range(7):
             rate = round(math.sqrt(low * high))
             if _passes(lab, binary, address, rate, seconds):
