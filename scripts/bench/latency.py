@@ -50,7 +50,10 @@ def _trial(lab, binary, address, rate, seconds):
     with real.pinned(lab.ends):
         done = lab.client.run(binary, "latency", f"{address}:{ECHO_PORT}", "--rate", rate, "--seconds", seconds,
                               timeout=seconds + 10)
-    return json.loads(done.stdout)
+    trial = json.loads(done.stdout)
+    if trial["received"] == 0:
+        raise RuntimeError(f"none of {trial['sent']} datagrams came back")
+    return trial
 
 
 def _no_drop_rate(lab, binary, name, seconds):
