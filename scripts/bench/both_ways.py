@@ -2,8 +2,9 @@
 
 Requests come from a file that net_pcap plays for ever, real servers are behind a net_memif: a testpmd on the other core
 that swaps addresses and ports of all it gets (5tswap), which is an answer, or that swallows it (rxonly). Same gateway,
-same devices, same sessions; the rate is packets received from either side per second of core time. Beside it the path
-alone (benches/engine), where no device levels the difference.
+same devices, same sessions; the rate is packets received from either side per second of core time. One core answers
+fewer packets than another can ask through net_memif: how many answers there were for a request is told, and the goal is
+judged only if nearly all were answered. Beside it the path alone (benches/engine), half and half exactly.
 """
 
 import statistics
@@ -31,7 +32,7 @@ def _through_devices(context, sessions):
         socket = context.directory / "memif.sock"
         servers = _servers(context, bed, socket)
         bed.ends.callback(servers.stop)
-        device = f"net_memif0,role=client,socket={socket},socket-abstract=no"
+        device = f"net_memif0,role=client,socket={socket},socket-abstract=no,rsize=12"
         toml = traffic.gateway_toml(bed.device, bed.mbufs + SIDE_BUFFERS, sessions, (bed.polls, bed.controls),
                                     side=device, real_servers=SERVERS)
         gateway = bed.pollers["fullnatd"] = poller.Gateway(context.directory, toml)
@@ -39,19 +40,22 @@ def _through_devices(context, sessions):
         found = _measure(context, gateway, servers)
     ours, theirs = ([rate for rate, _ in found[mode]] for mode in ("5tswap", "rxonly"))
     answers = statistics.median(share for _, share in found["5tswap"])
+    # Who cannot keep up with the questions has not answered all of them.
+    if answers < 0.9:
+        say(f"both-ways: {answers:.0%} of the requests were answered: the other core is too busy for this case")
     runs = {**summary(ours, True), "reference": summary(theirs, True), "answers_per_request": round(answers, 3)}
     yield result("both-ways", {"kind": "udp4", "sessions": sessions, "devices": "net_pcap net_memif"},
                  statistics.median(ours), "packets/s", "requests alone", statistics.median(theirs), paired(ours, theirs),
-                 runs, (">=", 0.9, "ratio"))
+                 runs, (">=", 0.9, "ratio") if answers >= 0.9 else None)
 
 
 def _servers(context, bed, socket):
     """Answers ARP first, or the gateway would not know the real servers."""
     arguments = ["--file-prefix=fn-bench-servers", "--no-pci", "--in-memory",
-                 f"--vdev=net_memif0,role=server,socket={socket},socket-abstract=no",
+                 f"--vdev=net_memif0,role=server,socket={socket},socket-abstract=no,rsize=12",
                  "--lcores", f"0@{bed.controls},1@{bed.controls}"]
     return poller.Testpmd(context.directory, "icmpecho", arguments, [
-        "--nb-cores=1", "--port-topology=loop", "--no-flush-rx", f"--total-num-mbufs={2 * WORKING_SET}"])
+        "--nb-cores=1", "--port-topology=loop", "--no-flush-rx", f"--total-num-mbufs={4 * WORKING_SET}"])
 
 
 def _open(gateway, servers, sessions):
@@ -65,6 +69,8 @@ def _open(gateway, servers, sessions):
 def _measure(context, gateway, servers):
     """{mode: [(packets per second, answers per request)]}"""
     rounds, seconds = (3, 0.3) if context.quick else (9, 0.5)
+    for process in (gateway, servers):
+        process.hasten()
     say(f"both-ways: requests with and without answers in turn, {rounds} rounds")
     found = {"5tswap": [], "rxonly": []}
     for _ in range(rounds):

@@ -32,7 +32,7 @@ def main(arguments):
 
 @contextlib.contextmanager
 def _checkout(base):
-    """The other commit's tree, always in the same place: what cargo builds of it is found again."""
+    """The other commit's tree, always in the same place, so that a run that was killed leaves nothing in the way."""
     git = ["git", "-C", machine.ROOT, "worktree"]
     tree = machine.OUTPUT / "compare"
     subprocess.run([*git, "remove", "--force", tree], check=False, stderr=subprocess.DEVNULL)
@@ -45,12 +45,13 @@ def _checkout(base):
 
 
 def _build(tree):
-    """The bench of the other commit, beside ours: cargo tells them apart by their path, and shares the crates."""
+    """The bench of the other commit, in a target directory that is kept for the next time: cargo names both programs alike,
+    wherever their trees are."""
     commit = subprocess.run(["git", "-C", tree, "log", "-1", "--format=%h %s"], check=True, capture_output=True, text=True)
     machine.say(f"building the bench of {commit.stdout.strip()}")
     done = subprocess.run(
         ["cargo", "bench", "--no-default-features", "--bench", "engine", "--no-run", "--message-format=json"], cwd=tree,
-        env={**os.environ, "CARGO_TARGET_DIR": str(machine.TARGET)}, check=True, stdout=subprocess.PIPE, text=True)
+        env={**os.environ, "CARGO_TARGET_DIR": str(machine.OUTPUT / "compare-target")}, check=True, stdout=subprocess.PIPE, text=True)
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "engine":

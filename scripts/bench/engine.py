@@ -77,7 +77,8 @@ def both_ways(context):
     """As many answers as requests, against requests alone, without devices."""
     options = ["--sessions", "1000000", "--seconds", "0.5" if context.quick else "3"]
     for entry in _run("both-ways", options, 2):
-        yield {**entry, "params": {**entry["params"], "devices": "none"}}
+        yield {**entry, "params": {**entry["params"], "devices": "none"},
+               "goal": describe_goal((">=", 0.9, "ratio"), entry["value"], entry["ratio"])}
 
 
 def toa(context):

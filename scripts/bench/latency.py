@@ -50,7 +50,10 @@ def _trial(lab, binary, address, rate, seconds):
     with real.pinned(lab.ends):
         done = lab.client.run(binary, "latency", f"{address}:{ECHO_PORT}", "--rate", rate, "--seconds", seconds,
                               timeout=seconds + 10)
-    return json.loads(done.stdout)
+    trial = json.loads(done.stdout)
+    if trial["received"] == 0:
+        raise RuntimeError(f"none of {trial['sent']} datagrams came back")
+    return trial
 
 
 def _no_drop_rate(lab, binary, name, seconds):
@@ -60,7 +63,8 @@ def _no_drop_rate(lab, binary, name, seconds):
     with real.MIDDLES[name](lab) as address:
         _trial(lab, binary, address, low, 0.3)
         if not _passes(lab, binary, address, low, seconds):
-            raise RuntimeError(f"{name} loses packets at {low:,} per second already: the machine is too busy")
+            say(f"latency: {name} is late at {low:,} per second already: the machine is too busy for this case")
+            return low
         for _ in range(7):
             rate = round(math.sqrt(low * high))
             if _passes(lab, binary, address, rate, seconds):

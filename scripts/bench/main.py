@@ -22,6 +22,7 @@ import engine
 import forward
 import latency
 import machine
+import readme
 import real
 import results
 import toa
@@ -40,6 +41,7 @@ CASES = {
 }
 # Every run, and, by --record, what is worth keeping in git. README shows the last record of each case.
 ALL_RUNS = machine.OUTPUT / "runs.jsonl"
+README = machine.ROOT / "README.md"
 FIGURES = machine.ROOT / "docs" / "figures"
 HISTORY = machine.ROOT / "benches" / "history.jsonl"
 RECORDED = ("time", "commit", "command", "case", "params", "value", "unit", "reference", "reference_value", "ratio", "goal")
@@ -80,6 +82,8 @@ def main():
     for directory in [machine.OUTPUT, *([FIGURES] if options.record else [])]:
         for path in curves.draw(found, directory):
             machine.say(f"drawn: {path}")
+    if options.record:
+        README.write_text(readme.shown(README.read_text(encoding="utf-8"), FIGURES, machine.ROOT), encoding="utf-8")
     print(results.table(found))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

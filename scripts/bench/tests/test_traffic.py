@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import instructions  # noqa: E402
 import opener  # noqa: E402
+import readme  # noqa: E402
 import results  # noqa: E402
 import traffic  # noqa: E402
 
@@ -128,6 +129,18 @@ def test_the_opener_completes_every_handshake(monkeypatch, lost):
     assert player.opened == 3_000
     # The last ACK may get lost; every frame of the file repeats it.
     assert len(gateway.established) > 2_500
+
+
+def test_readme_shows_the_curves_that_there_are(tmp_path):
+    text = (pathlib.Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "cycles.svg").touch()
+    once = readme.shown(text, tmp_path, tmp_path)
+    assert once.count("](cycles.svg)") == 1 and "](forward.svg)" not in once
+    (tmp_path / "forward.svg").touch()
+    assert readme.shown(once, tmp_path, tmp_path).count(".svg)") == 2
+    (tmp_path / "cycles.svg").unlink()
+    (tmp_path / "forward.svg").unlink()
+    assert ".svg)" not in readme.shown(once, tmp_path, tmp_path)
 
 
 def test_what_is_measured_once_has_a_minimum_too():
