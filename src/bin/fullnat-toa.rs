@@ -61,6 +61,11 @@ fn main() -> ExitCode {
         let _ = std::io::stderr().write_all(cpu::UNFIT.as_bytes());
         return ExitCode::from(3);
     }
+    start()
+}
+
+#[inline(never)]
+fn start() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(text) => {

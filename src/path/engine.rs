@@ -25,7 +25,7 @@ use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
-use crate::session::{Candidate, KeyHash, SessionTable};
+use crate::session::{Candidate, Direction, KeyHash, SessionIndex, SessionTable};
 
 /// Packets that travel together.
 pub const BURST: usize = 32;
@@ -313,13 +313,24 @@ impl<P: Packet> Shard<P> {
         for (packet, flow) in flows.packets.drain(..).zip(&flows.described) {
             let parsed = &flow.parsed;
             match self.sessions.confirm(&parsed.tuple, parsed.v6, flow.hash, flow.candidate) {
-                Some(found) => {
-                    if let Err(packet) = self.express(turn, port, packet, parsed, found) {
-                        self.forward(turn, port, packet, parsed, found);
-                    }
-                }
+                Some(found) => self.send_on(turn, port, packet, parsed, found),
                 None => self.open(turn, port, packet, parsed),
             }
+        }
+    }
+
+    /// Sends a packet that has a session on its way, by the shorter lane if it may take that.
+    #[inline(always)]
+    fn send_on<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        packet: P,
+        parsed: &Parsed,
+        found: (SessionIndex, Direction),
+    ) {
+        if let Err(packet) = self.express(turn, port, packet, parsed, found) {
+            self.forward(turn, port, packet, parsed, found);
         }
     }
 
@@ -331,12 +342,14 @@ impl<P: Packet> Shard<P> {
         mut packet: P,
         hops: u16,
     ) {
+        let view = &turn.snapshot.ports[port.index()];
         let mut parsed = Parsed::EMPTY;
-        match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
+        let plain = plain::recognise(&packet, view, &mut parsed);
+        match if plain { Class::Flow } else { classify(&mut packet, view, &mut parsed) } {
             Class::Flow => {
                 parsed.hops = hops;
                 match self.sessions.find(&parsed.tuple) {
-                    Some(found) => self.forward(turn, port, packet, &parsed, found),
+                    Some(found) => self.send_on(turn, port, packet, &parsed, found),
                     None => self.open(turn, port, packet, &parsed),
                 }
             }

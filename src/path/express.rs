@@ -19,7 +19,7 @@ use super::tcp_translate;
 use crate::id::PortId;
 use crate::session::{Direction, Flags, SessionIndex};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, Protocol, ethernet, tcp, tcp_option};
+use crate::wire::{Address, Protocol, tcp, tcp_option};
 
 /// Where a packet goes, or why it goes no further.
 type Passed = Result<PortId, DropReason>;
@@ -85,7 +85,7 @@ impl<P: Packet> Shard<P> {
             return None;
         }
 
-        let layout = Layout { l3: ethernet::HEADER_LEN, l4: L4, end: parsed.end as usize };
+        let layout = Layout { l4: L4, ..Layout::from(parsed) };
         let (next_hop, place) = (*next_hop, (layout, mtu));
         let (layout, delta) = if TCP {
             match self.edit_segment::<I, L4>(turn, packet, parsed, index, direction, place)? {
@@ -102,8 +102,7 @@ impl<P: Packet> Shard<P> {
         hot.packets = hot.packets.wrapping_add(1);
         let delta = delta.add_delta(hot.ends_delta(direction));
         let ends = Ends::of(hot, wide, direction);
-        let head = packet.head_mut().get_mut(..L4 + tcp::HEADER_LEN)?;
-        let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
+        let head = &mut packet.head_mut()[..L4 + tcp::HEADER_LEN];
         rewrite::rewrite_in_place(
             head,
             &layout,

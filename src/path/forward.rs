@@ -327,7 +327,7 @@ pub(super) fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<To
 /// Bytes of the IP packet behind the gateway.
 #[inline(always)]
 fn length_behind(layout: &Layout, parsed: &Parsed, to_v6: bool) -> usize {
-    match (parsed.is_v6(), to_v6) {
+    match (parsed.v6, to_v6) {
         (true, true) | (false, false) => layout.end - layout.l3,
         (false, true) => layout.end - layout.l4 + ipv6::HEADER_LEN,
         (true, false) => layout.end - layout.l4 + ipv4::HEADER_LEN,

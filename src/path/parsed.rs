@@ -42,12 +42,6 @@ impl Parsed {
         hops: 0,
     };
 
-    /// Whether the packet is an IPv6 one.
-    #[inline(always)]
-    pub fn is_v6(&self) -> bool {
-        self.v6
-    }
-
     /// Bytes of the IP packet.
     #[inline(always)]
     pub fn ip_len(&self) -> usize {

@@ -11,12 +11,10 @@ use crate::service::snapshot::PortView;
 use crate::wire::field::{get_array, get_u16};
 use crate::wire::{Address, Protocol, Tuple, ethernet, ipv4, ipv6, tcp, udp};
 
-/// Start of the IP header.
-const L3: usize = ethernet::HEADER_LEN;
 /// Start of the TCP or UDP header of a plain IPv4 frame.
-pub const L4_V4: usize = L3 + ipv4::HEADER_LEN;
+pub const L4_V4: usize = Parsed::L3 + ipv4::HEADER_LEN;
 /// Start of the TCP or UDP header of a plain IPv6 frame.
-pub const L4_V6: usize = L3 + ipv6::HEADER_LEN;
+pub const L4_V6: usize = Parsed::L3 + ipv6::HEADER_LEN;
 /// The headers of a plain IPv4 frame, those of UDP with some payload.
 const HEADERS_V4: usize = L4_V4 + tcp::HEADER_LEN;
 /// The headers of a plain IPv6 frame, those of UDP with some payload.
@@ -65,10 +63,10 @@ fn recognise_ipv4(
     port: &PortView,
     parsed: &mut Parsed,
 ) -> bool {
-    let ip: &[u8; ipv4::HEADER_LEN] = headers[L3..].first_chunk().expect("within the headers");
+    let ip: &[u8; ipv4::HEADER_LEN] = headers[Parsed::L3..].first_chunk().expect("within the headers");
     let l4: &[u8; tcp::HEADER_LEN] = headers[L4_V4..].first_chunk().expect("within the headers");
     let total_len = usize::from(get_u16(ip, 2));
-    let end = L3 + total_len;
+    let end = Parsed::L3 + total_len;
     let (src, dst) = (Address::from_v4(get_array(ip, 12)), Address::from_v4(get_array(ip, 16)));
     // RFC 791 §3.1: neither more fragments nor an offset
     let whole = ip[0] == 0x45 && get_u16(ip, 6) & 0x3fff == 0;
@@ -100,12 +98,12 @@ fn recognise_ipv6(
     port: &PortView,
     parsed: &mut Parsed,
 ) -> bool {
-    let ip: &[u8; ipv6::HEADER_LEN] = headers[L3..].first_chunk().expect("within the headers");
+    let ip: &[u8; ipv6::HEADER_LEN] = headers[Parsed::L3..].first_chunk().expect("within the headers");
     let l4: &[u8; tcp::HEADER_LEN] = headers[L4_V6..].first_chunk().expect("within the headers");
     let len = usize::from(get_u16(ip, 4));
     let end = L4_V6 + len;
     let (src, dst) = (Address::from_v6(get_array(ip, 8)), Address::from_v6(get_array(ip, 24)));
-    let fits = end <= frame_len && end - L3 <= usize::from(port.mtu);
+    let fits = end <= frame_len && end - Parsed::L3 <= usize::from(port.mtu);
     if !(ip[0] >> 4 == 6 && fits && ip[7] > 1 && src != dst && !is_martian_v6(&src)) {
         return false;
     }
@@ -224,7 +222,7 @@ mod tests {
                 frame[at] = value;
             }
             if repair && !v6 {
-                ipv4::fill_checksum(&mut frame[L3..L4_V4]);
+                ipv4::fill_checksum(&mut frame[Parsed::L3..L4_V4]);
             }
             frame.truncate(len);
             if let Some(plain) = recognised(&frame) {

@@ -119,7 +119,7 @@ impl<P: Packet> Shard<P> {
     ) {
         if self.may_answer(turn) {
             // RFC 8201 §4: less than the least MTU of IPv6 tells its sender nothing.
-            let mtu = if parsed.is_v6() { mtu.max(ipv6::MTU_MIN.into()) } else { mtu };
+            let mtu = if parsed.v6 { mtu.max(ipv6::MTU_MIN.into()) } else { mtu };
             let error = IcmpError::TooBig(mtu.min(usize::from(u16::MAX)) as u16);
             self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), error);
         }
@@ -135,7 +135,7 @@ impl<P: Packet> Shard<P> {
         mut packet: P,
         parsed: &Parsed,
     ) {
-        let ttl = packet.head()[Parsed::L3 + if parsed.is_v6() { 7 } else { 8 }];
+        let ttl = packet.head()[Parsed::L3 + if parsed.v6 { 7 } else { 8 }];
         let ours = turn.snapshot.owned.contains_key(&parsed.tuple.dst);
         if ttl == 1 && ours && self.may_answer(turn) {
             self.send_icmp_error(turn, rx_port, &mut packet, &place_of(parsed), IcmpError::TimeExceeded);
