@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// Empty turns before the worker first gives up its core.
-const PATIENCE_TURNS: u32 = 64;
-/// Turns of yielding before it sleeps.
-const YIELD_TURNS: u32 = 256;
+/// Empty turns before the worker first gives up its core. It never yields: since 6.18 Linux takes a whole slice from
+/// whoever does (`yield_task_fair`), and after a hundred of them a worker got no CPU for half a second.
+const PATIENCE_TURNS: u32 = 256;
+/// Sleeps of one length before they double.
+const SLEEPS_EACH: u32 = 16;
 /// The first sleep; it doubles up to the last.
 const SLEEP_FIRST: Duration = Duration::from_micros(20);
 /// The longest sleep. The receive rings of every supported device hold far more than arrives in it: a ring of 4,096
@@ -17,7 +18,7 @@ const SLEEP_LAST: Duration = Duration::from_micros(250);
 pub enum IdlePolicy {
     /// never: the core is the worker's alone
     Poll,
-    /// yields, then sleeps for longer and longer, so that others may use the core
+    /// after some patience it sleeps, for longer and longer, so that others may use the core
     Adaptive,
 }
 
@@ -47,11 +48,10 @@ impl Idle {
     #[cold]
     fn wait(&mut self) {
         self.empty_turns = self.empty_turns.saturating_add(1);
-        match self.empty_turns {
-            0..PATIENCE_TURNS => std::hint::spin_loop(),
-            PATIENCE_TURNS..YIELD_TURNS => std::thread::yield_now(),
-            turns => {
-                let doublings = ((turns - YIELD_TURNS) / 16).min(8);
+        match self.empty_turns.checked_sub(PATIENCE_TURNS) {
+            None => std::hint::spin_loop(),
+            Some(sleeps) => {
+                let doublings = (sleeps / SLEEPS_EACH).min(8);
                 std::thread::sleep((SLEEP_FIRST * (1 << doublings)).min(SLEEP_LAST));
             }
         }

@@ -6,6 +6,7 @@
 //! two dozen cache lines, and never waits; a reader tries again when it meets a store.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use super::phases::TurnPhase;
 use crate::path::counters::PathCounters;
@@ -209,12 +210,13 @@ impl Published {
     /// attempts take, the numbers are those of two moments next to each other.
     pub fn read(&self) -> PublishedView {
         const ATTEMPTS: usize = 1000;
+        const PAUSE: Duration = Duration::from_micros(1);
         for _ in 0..ATTEMPTS {
             if let Some(view) = self.read_at_once() {
                 return view;
             }
             // The worker may need this very core to go on.
-            std::thread::yield_now();
+            std::thread::sleep(PAUSE);
         }
         self.read_once()
     }

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from .pauses import Pauses
 
 # linux/socket.h: beyond net.core.rmem_max.
 SO_RCVBUFFORCE = 33
@@ -50,8 +51,9 @@ def huge_pages(count):
 class Timed:
     """Times of calls between `with` and its end, in which this thread and the `processes` take part.
 
-    A call that took longer than `limit` is not charged with the time for which one of these was ready to run and had
-    no CPU. Where nobody else uses the machine the times are judged as they are.
+    The machine's own pauses count for nobody. A call that took longer than `limit` is not charged with the time for
+    which one of those who take part was ready to run and had no CPU. Where nobody else uses the machine that is no
+    excuse: the times are judged with it.
     """
 
     IDLE = 0.05
@@ -59,33 +61,38 @@ class Timed:
 
     def __init__(self, limit, *processes):
         self.limit = limit
-        self.raw, self.charged = [], []
+        self._calls = []
         self._processes = [process.pid for process in processes if process]
         self._thread = threading.get_native_id()
+        self._pauses = Pauses()
 
     def __enter__(self):
+        self._pauses.__enter__()
         self._started, self._before = time.monotonic(), self._taken_by_others()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *failure):
         self.others = max(0.0, self._taken_by_others() - self._before) / (time.monotonic() - self._started)
+        self._pauses.__exit__(*failure)
 
     def measure(self, call):
         """What the call returns."""
         waited = self._waited()
         started = time.monotonic()
         result = call()
-        took = time.monotonic() - started
-        self.raw.append(took)
-        self.charged.append(took if took < self.limit else took - min(took, self._waited() - waited))
+        ended = time.monotonic()
+        self._calls.append((started, ended, self._waited() - waited if ended - started >= self.limit else 0.0))
         return result
 
     def check(self, share=1):
         """Says what was measured; this share of the calls must have stayed below the limit."""
-        print(f"{summary(self.raw)}; others took {self.others:.0%} of a CPU")
-        assert percentile(self.charged, share) < self.limit, f"{summary(self.charged)}, waiting for a CPU left out"
+        raw = [ended - started for started, ended, _ in self._calls]
+        own = [ended - started - self._pauses.during(started, ended) for started, ended, _ in self._calls]
+        charged = [took - min(took, waited) for took, (_, _, waited) in zip(own, self._calls)]
+        print(f"{summary(raw)}; {len(self._pauses.found)} pauses of the machine; others took {self.others:.1%} of a CPU")
+        assert percentile(charged, share) < self.limit, f"{summary(charged)}, pauses and waiting for a CPU left out"
         if self.others < self.IDLE:
-            assert percentile(self.raw, share) < self.limit, summary(self.raw)
+            assert percentile(own, share) < self.limit, f"{summary(own)}, pauses of the machine left out"
 
     def _waited(self):
         """Seconds so far that those who take part were ready to run and had no CPU."""
