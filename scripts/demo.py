@@ -78,13 +78,14 @@ def request(lab, captures, shows, url, lips):
     client = address, int(port)
     if lab.receiver:
         source, named = handshake_end(captures[server], lambda packet: toa_of(packet) == client)
-        logged = f"and its nginx logged \"{log_line(lab, server, seen)}\""
+        logged = f"\n  {'':<13} its nginx logged \"{log_line(lab, server, seen)}\""
         check(plain(seen) == client, "nginx did not see the client")
     else:
         source, named = handshake_end(captures[server], lambda packet: source_of(packet) == plain(seen))
-        logged = f"and TOA named {endpoint(*named) if named else 'nobody'}"
+        logged = ""
     print(f"  {shows:<13} client {endpoint(*client)} asked {url}\n"
-          f"  {'':<13} {server} answered; on the wire it saw {endpoint(*source)}, {logged}", flush=True)
+          f"  {'':<13} {server} answered; on the wire it saw {endpoint(*source)}, "
+          f"and TOA named {endpoint(*named) if named else 'nobody'}{logged}", flush=True)
     check(source[0] in lips, f"{source[0]} is no local address of the gateway")
     check(named == client, "TOA did not name the client")
     return server
