@@ -15,7 +15,7 @@ from rig import machine
 from rig.dimensions import OFFLOADS, VIPS, paired
 from rig.frames import TCP, packed, toa_of, toa_options
 from rig.gateway import config, service
-from rig.lab import CIP, CIP6, INSIDE, LIPS, LIPS6, RIPS6, VIP, VIP6, WAN, WAN6
+from rig.lab import CIP, CIP6, INSIDE, LAN, LAN6, LIPS, LIPS6, RIPS6, VIP, VIP6, WAN, WAN6
 from rig.netns import family_of, wait_until
 
 # (where the client dials, its address, what the real server may see as source)
@@ -202,6 +202,9 @@ def test_conformance_F1_ping_of_every_size(gateway, lab):
         # The last fills a frame of 1,500 bytes: 1,472 with IPv4, 1,452 with IPv6.
         for size in (0, 8, 56, 1400, 1452 if ":" in vip else 1472):
             lab.client.run("ping", "-c", 3, "-i", 0.01, "-W", 2, "-s", size, vip)
+    for namespace, own in ((lab.client, (WAN, WAN6)), (lab.servers["rs1"], (LAN, LAN6))):
+        for address in own:
+            namespace.run("ping", "-c", 3, "-i", 0.01, "-W", 2, address)
 
 
 @pytest.mark.daemon

@@ -36,7 +36,7 @@ def turns_of(gateway):
 
 
 @VIPS
-def test_workers_that_sleep_lose_no_packet(gateway, lab, vip):
+def test_workers_that_sleep_lose_no_packet(gateway, lab, workers, vip):
     """Bursts after pauses of all lengths: as many datagrams come back as were sent."""
     ends = (lab.client, lab.servers["rs1"], lab.servers["rs2"])
     names = ("UdpRcvbufErrors", "Udp6RcvbufErrors", "UdpInErrors", "Udp6InErrors")
@@ -46,6 +46,7 @@ def test_workers_that_sleep_lose_no_packet(gateway, lab, vip):
             client.sendto(b"%d" % number, (vip, 9000))
             client.recv(200)
     before = [end.counters(*names) for end in ends]
+    awake = machine.pauses_of_threads(gateway.process, "fullnat-w")
     with lab.client.socket(family_of(vip), socket.SOCK_DGRAM, timeout=2) as client:
         client.setsockopt(socket.SOL_SOCKET, machine.SO_RCVBUFFORCE, 8 << 20)
         client.connect((vip, 9000))
@@ -59,6 +60,8 @@ def test_workers_that_sleep_lose_no_packet(gateway, lab, vip):
                 answers = set()
             assert [end.counters(*names) for end in ends] == before, "the peers themselves had no room"
             assert answers == set(range(300)), f"after a pause of {pause} s; drops {gateway.control.drops()}"
+    slept = machine.pauses_of_threads(gateway.process, "fullnat-w")
+    assert len(slept) == workers and all(count > awake[thread] for thread, count in slept.items()), "they did sleep"
 
 
 @pytest.mark.usefixtures("spoil")
