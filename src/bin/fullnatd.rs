@@ -1,6 +1,7 @@
 //! The gateway's daemon: reads its configuration, starts, says `ready`, runs until it is told to stop.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,8 +33,8 @@ struct Arguments {
 fn main() -> ExitCode {
     // First, and with nothing but precompiled functions: all the rest may hold instructions that this processor lacks.
     if !cpu::fit() {
-        let _ = std::io::stderr().write_all(b"fullnatd: ");
-        let _ = std::io::stderr().write_all(cpu::UNFIT.as_bytes());
+        let _ = io::stderr().write_all(b"fullnatd: ");
+        let _ = io::stderr().write_all(cpu::UNFIT.as_bytes());
         return ExitCode::FAILURE;
     }
     start()
@@ -43,8 +44,10 @@ fn main() -> ExitCode {
 fn start() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        // It would complain of a log that cannot be written in the same place, and panic.
+        .log_internal_errors(false)
+        .with_ansi(io::stderr().is_terminal())
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .with_target(false)
         .init();
@@ -53,11 +56,16 @@ fn start() -> ExitCode {
         Err(error) => return fail(&error),
     };
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        complain(&format_args!("warning: {warning}"));
     }
     if arguments.check {
-        println!("{}: no mistakes. It needs:\n{}", arguments.config.display(), Requirements::of(&config));
-        return ExitCode::SUCCESS;
+        let needs = Requirements::of(&config);
+        return match say(&format_args!("{}: no mistakes. It needs:\n{needs}", arguments.config.display())) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                fail(&format_args!("cannot write the output: {error}"))
+            }
+            _ => ExitCode::SUCCESS,
+        };
     }
     run(&arguments.config, config)
 }
@@ -77,7 +85,9 @@ fn run(path: &std::path::Path, config: Config) -> ExitCode {
         Ok(gateway) => gateway,
         Err(error) => return fail(&error),
     };
-    println!("ready");
+    if let Err(error) = say(&"ready") {
+        tracing::warn!("nobody was told that it is ready: {error}");
+    }
     let signal = loop {
         match next_signal(&signals) {
             None => gateway.keep_house(),
@@ -102,7 +112,16 @@ fn next_signal(signals: &SignalFd) -> Option<Signal> {
     Signal::try_from(info.ssi_signo as i32).ok()
 }
 
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("fullnatd: {error}");
+fn fail(error: &dyn Display) -> ExitCode {
+    complain(&format_args!("fullnatd: {error}"));
     ExitCode::FAILURE
+}
+
+fn say(text: &dyn Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
+}
+
+/// Whether somebody reads it or not: a closed terminal or a full disk ends no gateway.
+fn complain(text: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

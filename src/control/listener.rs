@@ -66,7 +66,9 @@ pub enum ListenError {
         error: io::Error,
     },
     /// The operating system refused.
-    #[error("cannot {action} {path}: {error}")]
+    #[error(
+        "cannot {action} {path}: {error}; choose another path for control.socket, or let fullnatd write there"
+    )]
     Os {
         /// what was tried
         action: &'static str,

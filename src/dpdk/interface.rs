@@ -5,6 +5,8 @@
 //! behind us. So while we hold an interface its receive offload is off, and an XDP program that lets everything pass
 //! sits on it, for which the kernel takes segmentation offload from a veth's peer. The program is held by a file
 //! descriptor and goes with the process, however it ends.
+//!
+//! DPDK makes an interface promiscuous by its flag, which outlives the socket that asked for it: it is taken back here.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -18,6 +20,8 @@ pub(super) struct Interface {
     name: String,
     request_name: [libc::c_char; libc::IFNAMSIZ],
     socket: OwnedFd,
+    /// it was before it was ours
+    promiscuous: bool,
     prepared: Option<Prepared>,
 }
 
@@ -38,7 +42,10 @@ impl Interface {
             *to = from as libc::c_char;
         }
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        Ok(Interface { name: name.to_owned(), request_name, socket, prepared: None })
+        let mut opened =
+            Interface { name: name.to_owned(), request_name, socket, promiscuous: false, prepared: None };
+        opened.promiscuous = opened.flags().is_ok_and(|flags| flags & libc::IFF_PROMISC != 0);
+        Ok(opened)
     }
 
     /// Its name.
@@ -56,11 +63,21 @@ impl Interface {
 
     /// Whether it is up and has a carrier.
     pub(super) fn is_running(&self) -> bool {
-        let mut request = self.request();
         let both = libc::IFF_UP | libc::IFF_RUNNING;
+        self.flags().is_ok_and(|flags| flags & both == both)
+    }
+
+    fn flags(&self) -> Result<libc::c_int, Errno> {
+        let mut request = self.request();
+        self.ask(libc::SIOCGIFFLAGS, &mut request)?;
         // SAFETY: the kernel filled in this member.
-        self.ask(libc::SIOCGIFFLAGS, &mut request).is_ok()
-            && i32::from(unsafe { request.ifr_ifru.ifru_flags }) & both == both
+        Ok(unsafe { request.ifr_ifru.ifru_flags }.into())
+    }
+
+    fn set_flags(&self, flags: libc::c_int) -> Result<(), Errno> {
+        let mut request = self.request();
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        self.ask(libc::SIOCSIFFLAGS, &mut request)
     }
 
     /// Makes the interface hand out frames as a wire carries them. What cannot be had is said and left.
@@ -146,6 +163,12 @@ impl Drop for Interface {
     fn drop(&mut self) {
         if let Some(Prepared { receive_offload: true, .. }) = self.prepared {
             let _ = self.ethtool(ETHTOOL_SGRO, 1);
+        }
+        if !self.promiscuous
+            && let Ok(flags) = self.flags()
+            && flags & libc::IFF_PROMISC != 0
+        {
+            let _ = self.set_flags(flags & !libc::IFF_PROMISC);
         }
     }
 }

@@ -81,6 +81,16 @@ pub enum StartError {
     /// see [`control::Refusal`]
     #[error("{0}")]
     Control(control::Refusal),
+    /// It would fit no more when all sessions are there.
+    #[error(
+        "the configuration needs {needed} MiB of memory and the machine has {left} MiB to give; lower dataplane.sessions_max (`--check` says what takes how much)"
+    )]
+    Memory {
+        /// MiB
+        needed: u64,
+        /// MiB
+        left: u64,
+    },
     /// The kernel refused something that always works.
     #[error("{what} failed: {error}")]
     System {
@@ -121,6 +131,7 @@ impl Drop for Workers {
 impl Gateway {
     /// Starts everything. What was started already is undone if a later step fails.
     pub fn start(path: &Path, config: Config) -> Result<Gateway, StartError> {
+        memory::check(&config)?;
         let cores = Cores::choose(&config.dataplane, &dpdk::allowed_cores());
         if cores.crowded {
             tracing::warn!(

@@ -44,7 +44,7 @@ drop_reasons! {
     EthernetOversize "ethernet_oversize" Malformed "The frame is longer than the port's MTU allows."
     SuperFrame "super_frame" Capacity "A kernel on this machine sent more than the MTU in one frame, as only hardware with segmentation offload could take it."
     EthernetNotForUs "ethernet_not_for_us" Policy "The destination MAC address is another host's."
-    EthernetGroupDestination "ethernet_group_destination" Policy "A unicast IP packet came in a broadcast or multicast frame."
+    EthernetGroupDestination "ethernet_group_destination" Policy "An IP packet that is no neighbour discovery came in a broadcast or multicast frame."
     EthernetGroupSource "ethernet_group_source" Malformed "The source MAC address has the group bit."
     EthernetVlan "ethernet_vlan" Policy "The frame carries a VLAN tag that the port is not configured for."
     EthernetUnknownType "ethernet_unknown_type" Policy "The EtherType is not one the gateway forwards."

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 from scapy.utils import wrpcap
@@ -14,7 +15,7 @@ from rig import machine
 from rig.dimensions import OFFLOADS, VIPS, paired
 from rig.frames import TCP, packed, toa_of, toa_options
 from rig.gateway import config, service
-from rig.lab import CIP, CIP6, INSIDE, LIPS, LIPS6, RIPS6, VIP, VIP6, WAN, WAN6
+from rig.lab import CIP, CIP6, INSIDE, LAN, LAN6, LIPS, LIPS6, RIPS6, VIP, VIP6, WAN, WAN6
 from rig.netns import family_of, wait_until
 
 # (where the client dials, its address, what the real server may see as source)
@@ -201,6 +202,9 @@ def test_conformance_F1_ping_of_every_size(gateway, lab):
         # The last fills a frame of 1,500 bytes: 1,472 with IPv4, 1,452 with IPv6.
         for size in (0, 8, 56, 1400, 1452 if ":" in vip else 1472):
             lab.client.run("ping", "-c", 3, "-i", 0.01, "-W", 2, "-s", size, vip)
+    for namespace, own in ((lab.client, (WAN, WAN6)), (lab.servers["rs1"], (LAN, LAN6))):
+        for address in own:
+            namespace.run("ping", "-c", 3, "-i", 0.01, "-W", 2, address)
 
 
 @pytest.mark.daemon
@@ -234,7 +238,7 @@ def test_conformance_I9_the_same_client_port_again_and_again(gateway, lab, vip, 
     """A client that reuses its port at once is served at once: no first SYN is dropped."""
     # Neither end leaves a TIME_WAIT at the client: reset as a restarted client would, or the server has it.
     cport, word = (51000, b"stay\n") if ends == "by-reset" else (51001, b"who\n")
-    before = lab.client.counters("TcpExtTCPSynRetrans")
+    before, waits = repeated_syns(lab), []
 
     def connect():
         try:
@@ -246,16 +250,24 @@ def test_conformance_I9_the_same_client_port_again_and_again(gateway, lab, vip, 
 
     with machine.Timed(0.01, gateway.process, *lab.peers.values()) as connects:
         for _ in range(500):
-            with wait_until(connect, 0.15, "the end of the connection before") as connection:
+            closed = time.monotonic()
+            with wait_until(connect, 3, "the end of the connection before") as connection:
+                waits.append(time.monotonic() - closed)
                 connection.sendall(word)
                 assert connection.recv(100)
                 if ends == "by-reset":
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 else:
                     assert connection.recv(100) == b""
-    assert lab.client.counters("TcpExtTCPSynRetrans") == before, "no SYN had to be sent twice"
+    assert repeated_syns(lab) == before, "neither a SYN nor the answer to one had to be sent twice"
+    # A kernel sends a FIN or an acknowledgement of one that was lost again after 200 ms.
+    assert machine.percentile(waits, 0.99) < 0.15, machine.summary(waits)
     connects.check(share=0.99)
-    assert max(connects.raw) < 0.5
+
+
+def repeated_syns(lab):
+    """How many SYNs and answers to them each end has sent twice so far."""
+    return [end.counters("TcpExtTCPSynRetrans") for end in (lab.client, *lab.servers.values())]
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ enum Config {
         #[arg(long)]
         check: bool,
     },
-    /// Writes the running configuration into the gateway's file
+    /// Writes the running configuration into the gateway's file, whose comments are lost
     Save,
 }
 

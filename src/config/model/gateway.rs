@@ -25,7 +25,7 @@ pub struct Dataplane {
     /// What a worker does when no packets come. Left out: `poll` if all ports are PCI devices, else `adaptive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
-    /// Sessions of all workers together; their memory is taken at start.
+    /// Sessions of all workers together; a machine without memory for them is told so at start.
     #[serde(default = "Dataplane::default_sessions_max")]
     pub sessions_max: i64,
     /// Whether memory comes from huge pages.

@@ -128,7 +128,7 @@ def config(workers=1, services=None, l4_ports="1024-65535", lips=None, devices=N
 
 
 def end_gateway(lab):
-    """The gateway that runs, if one does, ends as it should: at once and with status 0."""
+    """The gateway that runs, if one does, ends as it should."""
     if lab.current and lab.current.running():
         lab.current.end()
 
@@ -179,10 +179,9 @@ class Fullnatd:
         return stop(self.process, 5), time.monotonic() - started
 
     def end(self):
-        """SIGTERM, and it ends as it should."""
+        """SIGTERM, and it ends by itself with status 0. How soon is asked by the test of row M14."""
         status, took = self.stop()
-        assert status == 0, f"fullnatd ended with status {status}\n{self.output()}"
-        assert took < 1, f"fullnatd took {took:.2f} s to end\n{self.output()}"
+        assert status == 0, f"fullnatd ended with status {status} after {took:.2f} s\n{self.output()}"
 
     def check_alive(self):
         """Fails, once, if the process ended by itself."""

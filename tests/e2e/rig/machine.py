@@ -121,3 +121,13 @@ def consumed(process):
     with open(f"/proc/{process}/stat", encoding="ascii") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pauses_of_threads(process, name):
+    """How often each thread with a name that begins so has given its CPU away by itself, by thread."""
+    counts = {}
+    for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+        if (task / "comm").read_text(encoding="ascii").startswith(name):
+            status = dict(line.split(":", 1) for line in (task / "status").read_text(encoding="ascii").splitlines())
+            counts[task.name] = int(status["voluntary_ctxt_switches"])
+    return counts
