@@ -169,6 +169,10 @@ def test_conformance_J1_dnsmasq_logs_the_client(gateway, lab, receiver):
 @pytest.mark.bulk
 @pytest.mark.parametrize("workers", [2], ids=["2workers"])
 def test_conformance_J1_thousands_of_datagrams_and_no_mismatch(gateway, lab, receiver):
+    # No more of the first burst than a queue holds may wait for a neighbour.
+    with clients(lab, *[(VIP, ECHO)] * 4) as asking:
+        assert all(client.ask()["from"] == client.me for client in asking)
+    before = receiver.counts()
     shown = collections.Counter()
     for port in (ECHO, DUAL) * 4:
         with clients(lab, *[(VIP, port)] * 250) as asking:
@@ -179,7 +183,7 @@ def test_conformance_J1_thousands_of_datagrams_and_no_mismatch(gateway, lab, rec
                 for client in asking:
                     shown[client.answer()["from"] == client.me] += 1
     assert shown == {True: 4000}
-    counts = receiver.counts()
+    counts = {name: count - before[name] for name, count in receiver.counts().items()}
     assert counts["udp_options"] == 2000 and counts["udp_shown"] == counts["udp_answers"] == 4000
     assert sum(worker["uoa_sent"] for worker in gateway.control.workers()) >= 2000
 
