@@ -116,16 +116,32 @@ const RECEIVERS: [(&str, &[&str], &[&str]); 3] = [
     ("toa-listing", &["-DWITH_CONNECTIONS"], &[NO_MPTCP]),
     ("toa-plain", &[], &[NO_MPTCP, NO_LISTING]),
 ];
+/// The same of the programs for UDP.
+const UDP_RECEIVERS: [(&str, &[&str], &[&str]); 2] =
+    [("uoa-full", &["-DWITH_NETNS"], &[]), ("uoa-plain", &[], &[NO_NETNS])];
+const NO_NETNS: &str =
+    "telling apart UDP servers of one port in several network namespaces, all bound to any address";
 const NO_MPTCP: &str = "the clients of MPTCP connections, which show the gateway (Linux 5.19)";
 const NO_LISTING: &str = "`status --connections` (CONFIG_DEBUG_INFO_BTF)";
 
-/// Writes the table that `src/receiver/object.rs` includes; an empty one where clang cannot compile for bpf.
+/// Writes the tables that `src/receiver/object.rs` includes; empty ones where clang cannot compile for bpf.
 fn compile_receiver() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let tables =
+        [("OBJECTS", "ffi/toa.bpf.c", &RECEIVERS[..]), ("UDP_OBJECTS", "ffi/uoa.bpf.c", &UDP_RECEIVERS[..])];
+    let tables = tables.map(|(name, source, compilations)| {
+        let entries = compile_programs(source, compilations, &out);
+        format!("const {name}: &[Object] = &[\n{entries}];\n")
+    });
+    std::fs::write(out.join("toa_objects.rs"), tables.concat()).expect("OUT_DIR is writable");
+}
+
+/// The entries of one table.
+fn compile_programs(source: &str, compilations: &[(&str, &[&str], &[&str])], out: &Path) -> String {
     let mut entries = String::new();
-    for (name, definitions, lacks) in RECEIVERS {
+    for (name, definitions, lacks) in compilations {
         let object = out.join(name).with_extension("o");
-        if let Err(reason) = compile_program(definitions, &object) {
+        if let Err(reason) = compile_program(source, definitions, &object) {
             println!(
                 "cargo::warning=fullnat-toa is built without its eBPF programs and will say so: clang (with its bpf \
                  target), libbpf-dev and linux-libc-dev are needed (Debian, Ubuntu: apt-get install clang libbpf-dev \
@@ -140,12 +156,11 @@ fn compile_receiver() {
         )
         .expect("memory");
     }
-    let table = format!("const OBJECTS: &[Object] = &[\n{entries}];\n");
-    std::fs::write(out.join("toa_objects.rs"), table).expect("OUT_DIR is writable");
+    entries
 }
 
 /// clang, told as little as the kernel needs: its BTF comes from `-g`, and `v2` is what Linux 5.10 takes everywhere.
-fn compile_program(definitions: &[&str], object: &Path) -> Result<(), String> {
+fn compile_program(source: &str, definitions: &[&str], object: &Path) -> Result<(), String> {
     let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let architecture = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let output = Command::new(&clang)
@@ -153,7 +168,7 @@ fn compile_program(definitions: &[&str], object: &Path) -> Result<(), String> {
         // Debian keeps <asm/types.h> there, and clang looks for it only when it compiles for the machine itself.
         .arg(format!("-I/usr/include/{architecture}-linux-gnu"))
         .args(definitions)
-        .args(["-c", "ffi/toa.bpf.c", "-o"])
+        .args(["-c", source, "-o"])
         .arg(object)
         .output()
         .map_err(|error| format!("{clang}: {error}"))?;

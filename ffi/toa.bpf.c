@@ -8,23 +8,16 @@
  *   getsockopt     cgroup/...        IPPROTO_IP 4096, as the toa.ko of DPVS answers it: an IPv6 client at an IPv4 socket
  *   connections    iter/...          every connection whose client is known, for `fullnat-toa status --connections`
  *
- * What is kept lives and dies with the socket (SK_STORAGE): nothing to size, nothing to clean up. The layouts of
- * `struct client`, `struct connection` and the numbers of the counters are those of src/receiver/layout.rs.
+ * What is kept lives and dies with the socket (SK_STORAGE): nothing to size, nothing to clean up. The layout of
+ * `struct connection` is that of src/receiver/layout.rs.
  *
  * Compiled thrice, and the loader takes the first that the kernel takes: WITH_MPTCP needs a helper of 5.19 that finds an
  * MPTCP connection from its subflow, WITH_CONNECTIONS the kernel's type information.
  */
-#include <linux/bpf.h>
-#include <linux/in.h>
-#include <linux/in6.h>
-#include <linux/types.h>
+#include "receiver.bpf.h"
 
 #include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 
-#define AF_INET 2
-#define AF_INET6 10
 #define TCP_HEADER_LEN 20
 #define OPTIONS_LEN_MAX 40
 #define OPTION_END 0
@@ -35,15 +28,6 @@
 #define LEN_V6 20
 /* DPVS kmod/toa/toa.h: TOA_SO_GET_LOOKUP */
 #define SO_TOA_LOOKUP 4096
-#define MAPPED bpf_htonl(0xffff)
-
-/* The client that the option named, at its socket. */
-struct client {
-	__u32 address[4]; /* network order, IPv4 mapped (::ffff:a.b.c.d) */
-	__be16 port;
-	__u8 copy; /* 1: of an MPTCP connection, whose subflow has it too */
-	__u8 unused[5];
-};
 
 /* DPVS kmod/toa/toa.h: struct toa_nat64_peer. */
 struct toa_nat64_peer {
@@ -63,63 +47,6 @@ struct connection {
 	__u8 state;
 	__u8 unused;
 };
-
-
-enum counter {
-	SESSIONS,    /* handshakes completed */
-	OPTIONS,     /* of them: with an option that was taken */
-	WITHOUT,     /* without any option of that kind */
-	UNTRUSTED,   /* rejected: the sender is not among the trusted */
-	MALFORMED,   /* rejected: the kind is right, the length is not */
-	NO_MEMORY,   /* the kernel had no memory to keep it: the server sees the gateway */
-	REWRITTEN,   /* answers of accept() and getpeername() that name the client */
-	NOT_SAYABLE, /* an IPv6 client that an IPv4 socket address cannot express */
-	LOOKED_UP,   /* getsockopt(IPPROTO_IP, 4096) answered */
-	COUNTERS,
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct client);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} clients SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} counters SEC(".maps");
-
-struct prefix {
-	__u32 len;
-	__u32 address[4];
-};
-
-/* Who may name a client; `::/0` when everybody may. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
-	__type(key, struct prefix);
-	__type(value, __u8);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} trusted SEC(".maps");
-
-static __always_inline void count(__u32 which)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counters, &which);
-	if (counter)
-		*counter += 1;
-}
-
-static __always_inline int is_v4(const __u32 *address)
-{
-	return address[0] == 0 && address[1] == 0 && address[2] == MAPPED;
-}
 
 /*
  * The first TOA option of a segment; 1 if there is one, -1 if there is only one of a wrong length.

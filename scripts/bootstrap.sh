@@ -11,7 +11,7 @@ declare -A PACKAGES=(
   [receiver]="build-essential clang libbpf-dev linux-libc-dev"
   [demo]="iproute2 ethtool nginx-light curl wrk python3-scapy"
   [test]="dpdk-dev iproute2 ethtool nftables nginx-light curl wrk iperf3 tshark
-          bind9-dnsutils dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
+          bind9-dnsutils dnsmasq-base dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
           lua5.4"
   [count]="valgrind"
   [bench]="dpdk valgrind python3-matplotlib python3-scapy iproute2 ethtool nftables nginx-light libnginx-mod-stream

@@ -8,11 +8,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use fullnat::cpu;
-use fullnat::receiver::{self, Connection, PIN_DEFAULT, Place, Prefix, ReceiverError, Status, Trust};
+use fullnat::receiver::{self, Connection, Extras, PIN_DEFAULT, Place, Prefix, ReceiverError, Status, Trust};
 use serde::Serialize;
 
 /// Makes the servers of this machine see the client behind a FULLNAT gateway.
@@ -43,6 +44,15 @@ enum Command {
         /// getsockopt of the cgroup a little
         #[arg(long)]
         nat64: bool,
+        /// also for UDP (`client_address = "uoa"`): recvfrom() names the client, and what a server answers it goes back to
+        /// the gateway; every datagram of the cgroup takes some tens of nanoseconds more
+        #[arg(long)]
+        udp: bool,
+        /// how long a UDP session lives in the gateway without a datagram: `timeouts.udp_secs` of the service, the shortest
+        /// of several
+        #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "udp",
+              value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
+        udp_idle: u64,
     },
     /// Take the programs away
     Detach,
@@ -84,9 +94,11 @@ fn start() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<String, ReceiverError> {
     let place = Place::at(&arguments.pin)?;
     match &arguments.command {
-        Command::Attach { cgroup, trust, nat64 } => {
+        Command::Attach { cgroup, trust, nat64, udp, udp_idle } => {
             let trust = Trust::of(trust)?;
-            let attached = receiver::attach(&place, cgroup.as_deref(), &trust, *nat64)?;
+            let udp_idle = udp.then_some(Duration::from_secs(*udp_idle));
+            let extras = Extras { look_up: *nat64, udp_idle };
+            let attached = receiver::attach(&place, cgroup.as_deref(), &trust, &extras)?;
             if trust.is_everybody() {
                 eprintln!(
                     "fullnat-toa: any sender's option is taken: name the gateway's local addresses with --trust \
@@ -136,6 +148,13 @@ fn status_text(status: &Status) -> String {
         ("rewritten", counts.rewritten),
         ("not sayable", counts.not_sayable),
         ("looked up", counts.looked_up),
+        ("udp options taken", counts.udp_options),
+        ("udp, untrusted", counts.udp_rejected_untrusted),
+        ("udp, malformed", counts.udp_rejected_malformed),
+        ("udp, no memory", counts.udp_no_memory),
+        ("udp, not sayable", counts.udp_not_sayable),
+        ("udp shown", counts.udp_shown),
+        ("udp answers", counts.udp_answers),
     ] {
         let _ = writeln!(text, "{name:<20} {value}");
     }

@@ -117,6 +117,12 @@ pub struct Worker {
     pub toa_no_mtu_room: u64,
     /// bare ACKs with TOA sent ahead of such segments
     pub toa_ahead: u64,
+    /// datagrams that told the real server the client's address
+    pub uoa_sent: u64,
+    /// datagrams without UOA because the client's IPv4 options left no room for it
+    pub uoa_no_option_room: u64,
+    /// datagrams without UOA because they would have exceeded the MTU
+    pub uoa_no_mtu_room: u64,
     /// resets and ICMP errors not sent because of `refusal.per_second`
     pub refusals_limited: u64,
     /// messages in which another host claimed an address of the gateway

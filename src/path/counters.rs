@@ -37,6 +37,12 @@ pub struct PathCounters {
     pub toa_no_mtu_room: u64,
     /// bare ACKs with TOA that the gateway sent ahead of such segments
     pub toa_ahead: u64,
+    /// inbound datagrams that carried UOA
+    pub uoa_sent: u64,
+    /// inbound datagrams that had no room for UOA among the IPv4 options of the client
+    pub uoa_no_option_room: u64,
+    /// inbound datagrams that would have exceeded the MTU with UOA, and sessions whose path turned out to have no room
+    pub uoa_no_mtu_room: u64,
     /// answers to refused clients that the rate limit suppressed
     pub refusals_limited: u64,
 }

@@ -13,6 +13,7 @@ use super::rewrite::{self, Ends, Layout};
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment, Tracked};
 use super::tcp_translate;
+use super::uoa;
 use crate::id::PortId;
 use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, ToaSettings};
 use crate::session::tcp_state::is_active;
@@ -107,6 +108,9 @@ impl<P: Packet> Shard<P> {
         if partial && packet.received_checksum() == ReceivedChecksum::Bad {
             return Verdict::Drop(DropReason::L4Checksum);
         }
+        uoa::erase_forged(packet, parsed);
+        let uoa_due = self.sessions.hot(index).flags.has(Flags::TOA)
+            && self.uoa_due(turn, parsed, (index, direction), out_len, egress.mtu.into());
         let done = match parsed.tuple.protocol {
             Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
             Protocol::Udp => Ok((layout, Delta::default())),
@@ -124,11 +128,13 @@ impl<P: Packet> Shard<P> {
         let delta = delta.add_delta(hot.ends_delta(direction));
         let protocol = parsed.tuple.protocol;
         let families = (parsed.v6, to_v6);
-        let Ok(layout) =
-            rewrite::rewrite(packet, layout, protocol, &ends, families, delta, &mut self.identification)
-        else {
-            return Verdict::Drop(DropReason::Headroom);
+        let rewritten =
+            rewrite::rewrite(packet, layout, protocol, &ends, families, delta, &mut self.identification);
+        let grown = match rewritten {
+            Ok(layout) if uoa_due => self.insert_uoa(packet, layout, index),
+            rewritten => rewritten,
         };
+        let Ok(layout) = grown else { return Verdict::Drop(DropReason::Headroom) };
         if partial && rewrite::complete_checksum(packet, &layout, protocol, &ends, egress).is_err() {
             return Verdict::Drop(DropReason::Headroom);
         }
@@ -320,7 +326,7 @@ impl<P: Packet> Shard<P> {
 pub(super) fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<ToaSettings> {
     match turn.snapshot.services.get(service as usize)?.as_ref()?.client_address {
         ClientAddress::Toa(settings) => Some(settings),
-        ClientAddress::None => None,
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::session::{Direction, Flags, Hot, SessionIndex};
 use crate::wire::icmp::{self, Embedded};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-use crate::wire::{Address, Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option};
+use crate::wire::{Address, Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option, uoa};
 
 /// Quoted bytes that are sent on; the rest of a longer quote is cut off (RFC 4443 §2.4c).
 const QUOTE_LEN_MAX: usize = 1232;
@@ -182,7 +182,10 @@ impl<P: Packet> Shard<P> {
             message.less_toa(growth, from_v4, to_v4).ok_or(DropReason::IcmpUnhandled)?;
         if !leaves_room {
             hot.flags.clear(Flags::TOA);
-            self.counters.toa_no_mtu_room += 1;
+            match embedded.tuple.protocol {
+                Protocol::Tcp => self.counters.toa_no_mtu_room += 1,
+                Protocol::Udp => self.counters.uoa_no_mtu_room += 1,
+            }
         }
 
         let (quoted_header, quoted_l4) = quote.split_at(embedded.l4_offset);
@@ -221,6 +224,10 @@ impl<P: Packet> Shard<P> {
         // What this side sent went the other way.
         let sent = Ends { src: ends.dst, dst: ends.src, sport: ends.dport, dport: ends.sport };
         write_quoted_ip(quoted_ip, quoted_header, same_family, &sent, embedded);
+        if direction == Direction::Outbound && same_family && to_v4 && quoted_ip_len > ipv4::HEADER_LEN {
+            uoa::erase(quoted_ip);
+            ipv4::fill_checksum(quoted_ip);
+        }
         translate_quoted_ports(quoted_rest, &sent);
         if direction == Direction::Outbound && embedded.tuple.protocol == Protocol::Tcp {
             translate_quoted_segment(quoted_rest, hot, &kinds);
@@ -253,7 +260,7 @@ fn check<P: Packet>(packet: &mut P, place: &Place) -> Result<(), DropReason> {
     if sum == 0 { Ok(()) } else { Err(DropReason::IcmpChecksum) }
 }
 
-/// Bytes that TOA adds to what the client sends, as long as it is still sent.
+/// Bytes that TOA or UOA adds to what the client sends, as long as it is still sent: of both the same.
 fn toa_growth(hot: &Hot, direction: Direction) -> u16 {
     if direction == Direction::Outbound && hot.flags.has(Flags::TOA) {
         client_address::option_len(hot.flags.has(Flags::CLIENT_V6)) as u16

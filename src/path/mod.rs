@@ -15,7 +15,7 @@
 //! | `engine` | the order of the phases, over a burst of up to 32 | |
 //! | `plain`, `classify` | every check of Ethernet, IP, TCP and UDP headers, once: the usual frame, and all others | the frame's first line |
 //! | `express` | the usual packet of an established session, in one straight line | bucket, session line |
-//! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `rewrite` | any packet that has a session | and the cold line at its ends |
+//! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `uoa`, `rewrite` | any packet that has a session | and the cold line at its ends |
 //! | `open`, `end` | a session's beginning and end | cold |
 //! | `icmp`, `refuse`, `own_segment`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
@@ -49,6 +49,7 @@ mod shard;
 mod tcp_track;
 mod tcp_translate;
 mod toa_ahead;
+mod uoa;
 
 pub use engine::{BURST, Engine};
 pub use shard::{ShardConfig, ShardError};

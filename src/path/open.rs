@@ -8,6 +8,7 @@ use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
+use super::uoa;
 use crate::id::{PortId, RealServerId, WorkerId};
 use crate::local_pool::{Lease, LeaseError};
 use crate::service::route::NextHop;
@@ -177,7 +178,12 @@ impl<P: Packet> Shard<P> {
         cold.lease_slot = lease.slot;
         cold.service = service.id.0;
         match beginning {
-            None => hot.state = State::Established,
+            None => {
+                hot.state = State::Established;
+                if uoa::is_told(&service.client_address, hot) {
+                    hot.flags.set(Flags::TOA);
+                }
+            }
             Some(beginning) => beginning.write(hot, cold, service),
         }
         self.register(turn, index, parsed)?;

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::object::{self, CONNECTIONS, ESTABLISHED, HOOKS, LOOK_UP, Programs};
+use super::object::{self, CONNECTIONS, ESTABLISHED, HOOKS, Part, Programs, UDP_MAPS};
 use super::place::{self, Place};
 use super::sys::Link;
-use super::{ReceiverError, Trust};
+use super::{Extras, ReceiverError, Trust};
 
 /// What an attaching came to.
 #[derive(Debug)]
@@ -17,13 +17,12 @@ pub struct Attached {
     /// whether programs that were attached before gave way
     pub replaced: bool,
     /// what this kernel cannot do, as words for people
-    pub lacks: &'static [&'static str],
+    pub lacks: Vec<&'static str>,
 }
 
 /// Attaches the programs to a cgroup, the root of the hierarchy unless named, and pins all that keeps them there.
 ///
-/// Attached already, to the same cgroup: each program is replaced at once, and clients and counters stay. `look_up` also
-/// answers `getsockopt(IPPROTO_IP, 4096)`.
+/// Attached already, to the same cgroup: each program is replaced at once, and clients and counters stay.
 ///
 /// # Errors
 /// What the machine lacks, in one sentence; nothing is left behind then that was not there before.
@@ -31,7 +30,7 @@ pub fn attach(
     place: &Place,
     cgroup: Option<&Path>,
     trust: &Trust,
-    look_up: bool,
+    extras: &Extras,
 ) -> Result<Attached, ReceiverError> {
     if !object::is_compiled() {
         return Err(ReceiverError::NotCompiled);
@@ -52,7 +51,7 @@ pub fn attach(
     }
     let replaced = place.directory().exists();
     place.create()?;
-    let done = load_and_link(place, &directory, trust, look_up);
+    let done = load_and_link(place, &directory, trust, extras);
     if done.is_err() && !replaced {
         let _ = place.remove();
     }
@@ -63,17 +62,22 @@ fn load_and_link(
     place: &Place,
     cgroup: &fs::File,
     trust: &Trust,
-    look_up: bool,
-) -> Result<&'static [&'static str], ReceiverError> {
-    let mut programs = object::load(place, look_up)?;
+    extras: &Extras,
+) -> Result<Vec<&'static str>, ReceiverError> {
+    let mut programs = object::load(place, extras)?;
     // Before the first option is read: nobody's is taken meanwhile whom the new list does not have.
     trust.write(&mut programs.trusted()?)?;
-    for (name, hook) in HOOKS {
-        let pin = place.pin(name);
-        if name == LOOK_UP && !look_up {
-            take_away(&pin);
-            continue;
+    // What is not asked for any more goes first, the reading of options before all.
+    for (name, _, _) in HOOKS.iter().rev().filter(|(_, _, part)| !part.is_wanted(extras)) {
+        take_away(&place.pin(name));
+    }
+    if !Part::Udp.is_wanted(extras) {
+        for name in UDP_MAPS {
+            let _ = fs::remove_file(place.pin(name));
         }
+    }
+    for (name, hook, _) in HOOKS.into_iter().filter(|(_, _, part)| part.is_wanted(extras)) {
+        let pin = place.pin(name);
         let what = format!("cannot attach the program {name}");
         let program = programs.fd(name).ok_or("it is not loaded").map_err(ReceiverError::at(&*what))?;
         let cannot = || ReceiverError::at(&*what);
@@ -113,7 +117,7 @@ pub fn detach(place: &Place) -> Result<(), ReceiverError> {
     if !place.directory().exists() {
         return Err(ReceiverError::NotAttached(place.directory().into()));
     }
-    for (name, _) in HOOKS.iter().rev() {
+    for (name, _, _) in HOOKS.iter().rev() {
         take_away(&place.pin(name));
     }
     place.remove()

@@ -1,4 +1,4 @@
-//! The layouts that the programs and the loader share: those of `ffi/toa.bpf.c`.
+//! The layouts that the programs and the loader share: those of `ffi/receiver.bpf.h` and `ffi/toa.bpf.c`.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -25,11 +25,25 @@ pub struct Counts {
     pub not_sayable: u64,
     /// answers of `getsockopt(IPPROTO_IP, 4096)`
     pub looked_up: u64,
+    /// datagrams whose option was taken
+    pub udp_options: u64,
+    /// datagrams with a rejected option: the sender is not among the trusted
+    pub udp_rejected_untrusted: u64,
+    /// datagrams with a rejected option: the type is UOA's, the length is not
+    pub udp_rejected_malformed: u64,
+    /// the kernel had no memory to keep a client of UDP; the server sees the gateway
+    pub udp_no_memory: u64,
+    /// datagrams of IPv6 clients, whom a server could not answer over IPv4 if it knew them; it sees the gateway
+    pub udp_not_sayable: u64,
+    /// datagrams of which the server was told the client
+    pub udp_shown: u64,
+    /// answers to a client, and connections to it, that were turned to its gateway
+    pub udp_answers: u64,
 }
 
 impl Counts {
     /// How many counters there are: `COUNTERS` of the program.
-    pub(super) const LEN: u32 = 9;
+    pub(super) const LEN: u32 = 16;
 
     /// From the program's array, in its order.
     pub(super) fn from_array(counters: [u64; Self::LEN as usize]) -> Self {
@@ -43,6 +57,13 @@ impl Counts {
             rewritten,
             not_sayable,
             looked_up,
+            udp_options,
+            udp_rejected_untrusted,
+            udp_rejected_malformed,
+            udp_no_memory,
+            udp_not_sayable,
+            udp_shown,
+            udp_answers,
         ] = counters;
         Counts {
             sessions,
@@ -54,6 +75,13 @@ impl Counts {
             rewritten,
             not_sayable,
             looked_up,
+            udp_options,
+            udp_rejected_untrusted,
+            udp_rejected_malformed,
+            udp_no_memory,
+            udp_not_sayable,
+            udp_shown,
+            udp_answers,
         }
     }
 }
@@ -134,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_programs_and_the_loader_agree_on_layouts() {
-        let source = include_str!("../../ffi/toa.bpf.c");
+        let source = concat!(include_str!("../../ffi/receiver.bpf.h"), include_str!("../../ffi/toa.bpf.c"));
         let body = |begin: &str| {
             let from = source.split(begin).nth(1).expect("declared");
             from.split("};").next().expect("ends").to_owned()

@@ -1,12 +1,14 @@
 //! The real server's side of TOA: eBPF programs that make unmodified servers see the client, and their loader.
 //!
-//! `ffi/toa.bpf.c` is what runs in the kernel; here it is loaded, attached to a cgroup and asked what it did. Nothing of
+//! `ffi/toa.bpf.c` and, for UDP by request, `ffi/uoa.bpf.c` are what runs in the kernel; here it is loaded, attached to a cgroup and asked what it did. Nothing of
 //! the gateway is used: `fullnat-toa` runs on real servers, without DPDK.
 //!
 //! ```text
 //! bpffs, /sys/fs/bpf/fullnat-toa           what keeps it alive when the loader has ended
 //!   clients    per socket: the client      trusted    who may name one          counters   what happened
 //!   established  getpeername4  getpeername6  [getsockopt]     links: program -> cgroup
+//!   [udp_arrives  recvmsg4  recvmsg6  sendmsg4  connect4  connect6]
+//!   [udp_clients  udp_gateways]                               sessions of UDP: the client, the way back to it
 //!   [connections]                                             an iterator: reading the file lists the connections
 //! ```
 //! Maps outlive a program that replaces another, links are updated in place: a new version takes over without a
@@ -28,6 +30,17 @@ pub use status::{Status, connections, status};
 pub use trust::{Prefix, Trust};
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is attached only by request, because it costs something whether it is of use or not.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Extras {
+    /// answers `getsockopt(IPPROTO_IP, 4096)`; every getsockopt of the cgroup passes it
+    pub look_up: bool,
+    /// UDP servers see the client too, and every datagram of the cgroup passes the programs; for how long a session may
+    /// be silent and still be who it was
+    pub udp_idle: Option<Duration>,
+}
 
 /// Why the receiver could not be attached, asked or taken away.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +82,17 @@ pub enum ReceiverError {
          CONFIG_INET: {reason}"
     )]
     Refused {
+        /// of the running kernel
+        release: String,
+        /// what it said
+        reason: String,
+    },
+    /// it took those for TCP
+    #[error(
+        "this kernel ({release}) refused the programs for UDP, perhaps for want of CONFIG_CGROUP_BPF or of a helper: \
+         attach without --udp, or update the kernel: {reason}"
+    )]
+    RefusedUdp {
         /// of the running kernel
         release: String,
         /// what it said
@@ -116,6 +140,7 @@ impl ReceiverError {
                 | NoBpffs(_)
                 | KernelTooOld { .. }
                 | Refused { .. }
+                | RefusedUdp { .. }
                 | NoListing
         )
     }

@@ -1,50 +1,83 @@
 //! The compiled programs, as `build.rs` put them in, and their loading.
 
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{LpmTrie, Map, MapData};
-use aya::programs::{CgroupSockAddr, CgroupSockopt, Iter, Program, SockOps};
+use aya::programs::{CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, Program, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader};
 
-use super::ReceiverError;
 use super::place::{self, Place};
 use super::sys::Hook;
+use super::{Counts, Extras, ReceiverError};
 
-/// One compilation of `ffi/toa.bpf.c`.
+/// One compilation of `ffi/toa.bpf.c` or `ffi/uoa.bpf.c`.
 struct Object {
     /// what this one lacks against the first, as words for people
     lacks: &'static [&'static str],
     bytes: &'static [u8],
 }
 
-// `OBJECTS`: the richest first; empty where clang was missing.
+// `OBJECTS` and, for UDP, `UDP_OBJECTS`: the richest first; empty where clang was missing.
 include!(concat!(env!("OUT_DIR"), "/toa_objects.rs"));
 
-/// Every program that is tied to a cgroup: its name and its hook. The option is read last to begin and first to end.
-pub const HOOKS: [(&str, Hook); 4] = [
-    ("getpeername4", Hook::GetPeerName4),
-    ("getpeername6", Hook::GetPeerName6),
-    (LOOK_UP, Hook::GetSockOpt),
-    (ESTABLISHED, Hook::SockOps),
+/// For whom a program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// for everybody
+    Always,
+    /// by [`Extras::look_up`]
+    LookUp,
+    /// by [`Extras::udp_idle`]
+    Udp,
+}
+
+impl Part {
+    /// Whether it is asked for.
+    pub const fn is_wanted(self, extras: &Extras) -> bool {
+        match self {
+            Part::Always => true,
+            Part::LookUp => extras.look_up,
+            Part::Udp => extras.udp_idle.is_some(),
+        }
+    }
+}
+
+/// Every program that is tied to a cgroup: its name, its hook and for whom. Options are read last to begin and first to
+/// end; before servers are shown clients of UDP their answers find the way.
+pub const HOOKS: [(&str, Hook, Part); 10] = [
+    ("getpeername4", Hook::GetPeerName4, Part::Always),
+    ("getpeername6", Hook::GetPeerName6, Part::Always),
+    ("getsockopt", Hook::GetSockOpt, Part::LookUp),
+    (ESTABLISHED, Hook::SockOps, Part::Always),
+    ("sendmsg4", Hook::SendMsg4, Part::Udp),
+    ("connect4", Hook::Connect4, Part::Udp),
+    ("connect6", Hook::Connect6, Part::Udp),
+    ("recvmsg4", Hook::RecvMsg4, Part::Udp),
+    ("recvmsg6", Hook::RecvMsg6, Part::Udp),
+    ("udp_arrives", Hook::Ingress, Part::Udp),
 ];
 /// The program that reads the option.
 pub const ESTABLISHED: &str = "established";
-/// The program that answers `getsockopt(IPPROTO_IP, 4096)`; every getsockopt of the cgroup passes it, hence by request.
-pub const LOOK_UP: &str = "getsockopt";
 /// The iterator.
 pub const CONNECTIONS: &str = "connections";
 /// The map of clients by socket.
 pub const CLIENTS: &str = "clients";
 /// The map of counters.
 pub const COUNTERS: &str = "counters";
+/// The maps that only the programs for UDP have.
+pub const UDP_MAPS: [&str; 2] = ["udp_clients", "udp_gateways"];
+/// How long a session of UDP may be silent, in the programs.
+const IDLE_NANOS: &str = "idle_nanos";
 /// The map of prefixes.
 pub const TRUSTED: &str = "trusted";
 
 /// Programs in the kernel, tied to nothing yet, and the maps they share with those that ran before.
 pub struct Programs {
-    ebpf: Ebpf,
+    tcp: Ebpf,
+    udp: Option<Ebpf>,
     /// what this kernel cannot do, as words for people
-    pub lacks: &'static [&'static str],
+    pub lacks: Vec<&'static str>,
 }
 
 /// Whether the build had a compiler for the programs.
@@ -52,41 +85,78 @@ pub fn is_compiled() -> bool {
     !OBJECTS.is_empty()
 }
 
-/// Loads the richest object that this kernel takes. Maps are those pinned at the place, or new ones that are pinned.
+/// Loads the richest objects that this kernel takes. Maps are those pinned at the place, or new ones that are pinned.
 ///
 /// What a kernel has is found by trying: distributions bring features to older numbers.
-pub fn load(place: &Place, with_look_up: bool) -> Result<Programs, ReceiverError> {
-    let mut reason = String::new();
+pub fn load(place: &Place, extras: &Extras) -> Result<Programs, ReceiverError> {
+    forget_other_counters(place);
     // Megabytes to parse: once for all that need it.
     let kernel = Btf::from_sys_fs().ok();
-    for object in OBJECTS {
-        match load_object(object.bytes, place, kernel.as_ref(), with_look_up) {
-            Ok(ebpf) => return Ok(Programs { ebpf, lacks: object.lacks }),
+    let (tcp, lacks) = load_richest(OBJECTS, place, kernel.as_ref(), extras).map_err(|reason| {
+        let release = place::kernel_release();
+        if OBJECTS.is_empty() {
+            ReceiverError::NotCompiled
+        } else if place::is_too_old(&release) {
+            ReceiverError::KernelTooOld { release }
+        } else {
+            ReceiverError::Refused { release, reason }
+        }
+    })?;
+    let mut programs = Programs { tcp, udp: None, lacks: lacks.to_vec() };
+    if Part::Udp.is_wanted(extras) {
+        let (udp, lacks) = load_richest(UDP_OBJECTS, place, kernel.as_ref(), extras)
+            .map_err(|reason| ReceiverError::RefusedUdp { release: place::kernel_release(), reason })?;
+        programs.udp = Some(udp);
+        programs.lacks.extend(lacks);
+    }
+    Ok(programs)
+}
+
+/// Another version may have counted other things: its counts are not continued.
+fn forget_other_counters(place: &Place) {
+    let pin = place.pin(COUNTERS);
+    let len = MapData::from_pin(&pin).and_then(|map| map.info()).map(|info| info.max_entries());
+    if len.is_ok_and(|len| len != Counts::LEN) {
+        let _ = fs::remove_file(pin);
+    }
+}
+
+/// The first object that the kernel takes and what it lacks, or what was said of the last one.
+fn load_richest(
+    objects: &[Object],
+    place: &Place,
+    kernel: Option<&Btf>,
+    extras: &Extras,
+) -> Result<(Ebpf, &'static [&'static str]), String> {
+    let mut reason = String::new();
+    for object in objects {
+        match load_object(object.bytes, place, kernel, extras) {
+            Ok(ebpf) => return Ok((ebpf, object.lacks)),
             Err(error) => reason = said(&error),
         }
     }
-    let release = place::kernel_release();
-    Err(if OBJECTS.is_empty() {
-        ReceiverError::NotCompiled
-    } else if place::is_too_old(&release) {
-        ReceiverError::KernelTooOld { release }
-    } else {
-        ReceiverError::Refused { release, reason }
-    })
+    Err(reason)
 }
 
 fn load_object(
     bytes: &[u8],
     place: &Place,
     kernel: Option<&Btf>,
-    with_look_up: bool,
+    extras: &Extras,
 ) -> Result<Ebpf, anyhow::Error> {
-    let mut ebpf = EbpfLoader::new().btf(kernel).default_map_pin_directory(place.directory()).load(bytes)?;
+    let idle = extras.udp_idle.unwrap_or_default().as_nanos() as u64;
+    let mut ebpf = EbpfLoader::new()
+        .btf(kernel)
+        .default_map_pin_directory(place.directory())
+        // Only the programs for UDP have it.
+        .override_global(IDLE_NANOS, &idle, false)
+        .load(bytes)?;
     for (name, program) in ebpf.programs_mut() {
         match program {
             Program::SockOps(_) => <&mut SockOps>::try_from(program)?.load()?,
+            Program::CgroupSkb(_) => <&mut CgroupSkb>::try_from(program)?.load()?,
             Program::CgroupSockAddr(_) => <&mut CgroupSockAddr>::try_from(program)?.load()?,
-            Program::CgroupSockopt(_) if with_look_up => <&mut CgroupSockopt>::try_from(program)?.load()?,
+            Program::CgroupSockopt(_) if extras.look_up => <&mut CgroupSockopt>::try_from(program)?.load()?,
             Program::CgroupSockopt(_) => {}
             Program::Iter(_) => {
                 let kernel = kernel.ok_or_else(|| anyhow::anyhow!("no /sys/kernel/btf/vmlinux"))?;
@@ -109,13 +179,14 @@ fn said(error: &anyhow::Error) -> String {
 impl Programs {
     /// A program by its name, if this kernel has it.
     pub fn fd(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let fd = self.ebpf.program(name)?.fd().ok()?;
-        Some(fd.as_fd())
+        let objects = [Some(&self.tcp), self.udp.as_ref()];
+        let program = objects.into_iter().flatten().find_map(|object| object.program(name))?;
+        Some(program.fd().ok()?.as_fd())
     }
 
     /// The map of clients by socket.
     pub fn clients(&self) -> Option<BorrowedFd<'_>> {
-        match self.ebpf.map(CLIENTS)? {
+        match self.tcp.map(CLIENTS)? {
             Map::SkStorage(map) => Some(map.fd().as_fd()),
             _ => None,
         }
@@ -124,7 +195,7 @@ impl Programs {
     /// The map of prefixes.
     pub fn trusted(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 16], u8>, ReceiverError> {
         let what = "the object's map of trusted senders";
-        let map = self.ebpf.map_mut(TRUSTED).ok_or("is missing").map_err(ReceiverError::at(what))?;
+        let map = self.tcp.map_mut(TRUSTED).ok_or("is missing").map_err(ReceiverError::at(what))?;
         LpmTrie::try_from(map).map_err(ReceiverError::at(what))
     }
 }
@@ -146,7 +217,9 @@ mod tests {
 
     #[test]
     fn the_richest_object_comes_first() {
-        assert!(OBJECTS.windows(2).all(|pair| pair[0].lacks.len() < pair[1].lacks.len()));
-        assert!(OBJECTS.first().is_none_or(|first| first.lacks.is_empty()));
+        for objects in [OBJECTS, UDP_OBJECTS] {
+            assert!(objects.windows(2).all(|pair| pair[0].lacks.len() < pair[1].lacks.len()));
+            assert!(objects.first().is_none_or(|first| first.lacks.is_empty()));
+        }
     }
 }

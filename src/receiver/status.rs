@@ -28,7 +28,7 @@ pub fn status(place: &Place) -> Result<Status, ReceiverError> {
     let link = Link::open(&place.pin(ESTABLISHED))
         .map_err(|_| ReceiverError::NotAttached(place.directory().into()))?;
     let id = link.cgroup_id().map_err(ReceiverError::at("cannot ask for the link's cgroup"))?;
-    let names = HOOKS.iter().map(|(name, _)| *name).chain([CONNECTIONS]);
+    let names = HOOKS.iter().map(|(name, _, _)| *name).chain([CONNECTIONS]);
     let trust = Trust::read(&trusted(place)?)?;
     Ok(Status {
         cgroup: place::cgroup_name(id),

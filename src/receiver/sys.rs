@@ -23,8 +23,20 @@ const LINK_DETACH: libc::c_int = 34;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Hook {
+    /// `BPF_CGROUP_INET_INGRESS`
+    Ingress = 0,
     /// `BPF_CGROUP_SOCK_OPS`
     SockOps = 3,
+    /// `BPF_CGROUP_INET4_CONNECT`
+    Connect4 = 10,
+    /// `BPF_CGROUP_INET6_CONNECT`
+    Connect6 = 11,
+    /// `BPF_CGROUP_UDP4_SENDMSG`
+    SendMsg4 = 14,
+    /// `BPF_CGROUP_UDP4_RECVMSG`
+    RecvMsg4 = 19,
+    /// `BPF_CGROUP_UDP6_RECVMSG`
+    RecvMsg6 = 20,
     /// `BPF_CGROUP_GETSOCKOPT`
     GetSockOpt = 21,
     /// `BPF_TRACE_ITER`

@@ -129,6 +129,8 @@ pub enum ClientAddress {
     None,
     /// by a TCP option
     Toa(ToaSettings),
+    /// by an IPv4 option on the first datagrams of a UDP session
+    Uoa(UoaSettings),
 }
 
 /// How TOA is sent for a service.
@@ -142,6 +144,13 @@ pub struct ToaSettings {
     pub on_syn: bool,
     /// what to do where it does not fit
     pub no_room: NoRoom,
+}
+
+/// How UOA is sent for a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UoaSettings {
+    /// how many datagrams of a session carry it at most
+    pub datagrams_max: u8,
 }
 
 /// What happens to a segment that has no room for TOA.

@@ -45,7 +45,7 @@ impl Flags {
     pub const SEQ: u16 = 1 << 2;
     /// Timestamps are translated by `timestamp_delta`.
     pub const TIMESTAMP: u16 = 1 << 3;
-    /// TOA still goes into inbound segments.
+    /// The real server still has to be told the client's address, by TOA or UOA in inbound packets.
     pub const TOA: u16 = 1 << 4;
     /// The real server has answered; `Cold::server_isn` is known.
     pub const ANSWERED: u16 = 1 << 5;
@@ -220,8 +220,8 @@ impl Hot {
         difference == 0 && self.flags.has(Flags::v6(direction))
     }
 
-    /// Whether the session is of this protocol, established, and IPv6 on these sides ([`Flags::WIDE`]) and no others: one
-    /// compare of what lies together.
+    /// Whether the session is of this protocol, established, and IPv6 on these sides ([`Flags::WIDE`]) and no others; of
+    /// UDP also whether the real server has nothing to learn of the client any more: one compare of what lies together.
     #[inline(always)]
     pub fn is_established(&self, protocol: Protocol, v6_sides: u16) -> bool {
         let words: &[u32; 16] = transmute_ref!(self);
@@ -230,7 +230,8 @@ impl Hot {
             u32::from_ne_bytes([protocol, state, first, second])
         };
         let wanted = word(protocol as u8, State::Established as u8, v6_sides);
-        words[offset_of!(Hot, protocol) / 4] & word(0xff, 0xff, Flags::WIDE) == wanted
+        let asked = Flags::WIDE | if matches!(protocol, Protocol::Udp) { Flags::TOA } else { 0 };
+        words[offset_of!(Hot, protocol) / 4] & word(0xff, 0xff, asked) == wanted
     }
 
     /// The neighbours ahead of and behind a packet that travels in `direction`.
@@ -281,7 +282,7 @@ pub struct Cold {
     pub lease_slot: u32,
     /// when it began
     pub created: Tick,
-    /// client's initial sequence number, in the client's numbers
+    /// client's initial sequence number, in the client's numbers; of UDP [`Cold::uoa_sent`]
     pub client_isn: u32,
     /// real server's initial sequence number
     pub server_isn: u32,
@@ -301,6 +302,18 @@ pub struct Cold {
     pub(super) timer_slot: u16,
     /// room to 64 bytes
     reserved: [u8; 6],
+}
+
+impl Cold {
+    /// How many datagrams of a UDP session carried UOA.
+    pub const fn uoa_sent(&self) -> u32 {
+        self.client_isn
+    }
+
+    /// Counts one of them.
+    pub const fn count_uoa_sent(&mut self) {
+        self.client_isn += 1;
+    }
 }
 
 /// The addresses of a session that has an IPv6 side, IPv4 ones in mapped form: one cache line.

@@ -278,6 +278,12 @@ pub fn set_tos(header: &mut [u8], tos: u8) {
     header[1] = tos;
 }
 
+/// Sets the length of the header, a multiple of four; the checksum is the caller's.
+#[inline(always)]
+pub fn set_header_len(header: &mut [u8], len: usize) {
+    header[0] = 0x40 | (len / 4) as u8;
+}
+
 /// Sets the total length; the checksum is the caller's.
 #[inline(always)]
 pub fn set_total_len(header: &mut [u8], total_len: u16) {

@@ -22,6 +22,7 @@ pub mod tcp_option;
 pub mod toa;
 mod tuple;
 pub mod udp;
+pub mod uoa;
 
 pub use address::Address;
 pub use tuple::{Protocol, Tuple};

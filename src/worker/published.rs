@@ -62,6 +62,9 @@ counters! {
     ToaNoOptionRoom "toa_no_option_room" Counter "Segments without TOA because the TCP options had no room for it."
     ToaNoMtuRoom "toa_no_mtu_room" Counter "Segments without TOA because they would have exceeded the MTU."
     ToaAhead "toa_ahead" Counter "Bare ACKs with TOA sent ahead of such segments."
+    UoaSent "uoa_sent" Counter "Datagrams that told the real server the client's address (UOA)."
+    UoaNoOptionRoom "uoa_no_option_room" Counter "Datagrams without UOA because the client's IPv4 options left no room for it."
+    UoaNoMtuRoom "uoa_no_mtu_room" Counter "Datagrams without UOA because they would have exceeded the MTU."
     RefusalsLimited "refusals_limited" Counter "Resets and ICMP errors not sent because of refusal.per_second."
     AddressConflicts "address_conflicts" Counter "Messages in which another host claimed an address of the gateway."
     AddressDefences "address_defences" Counter "Announcements of own addresses in answer to such claims."
@@ -124,6 +127,9 @@ impl Counters {
             (Counter::ToaNoOptionRoom, path.toa_no_option_room),
             (Counter::ToaNoMtuRoom, path.toa_no_mtu_room),
             (Counter::ToaAhead, path.toa_ahead),
+            (Counter::UoaSent, path.uoa_sent),
+            (Counter::UoaNoOptionRoom, path.uoa_no_option_room),
+            (Counter::UoaNoMtuRoom, path.uoa_no_mtu_room),
             (Counter::RefusalsLimited, path.refusals_limited),
             (Counter::AddressConflicts, neighbours.conflicts),
             (Counter::AddressDefences, neighbours.defences),
@@ -313,22 +319,25 @@ mod tests {
             toa_no_option_room: 5,
             toa_no_mtu_room: 6,
             toa_ahead: 7,
-            refusals_limited: 8,
+            uoa_sent: 8,
+            uoa_no_option_room: 9,
+            uoa_no_mtu_room: 10,
+            refusals_limited: 11,
         };
         let neighbours = NeighbourCounters {
             originated: 0,
             released: 0,
-            buffers_missing: 9,
-            facts_lost: 10,
-            announcements_lost: 11,
-            conflicts: 12,
-            defences: 13,
+            buffers_missing: 12,
+            facts_lost: 13,
+            announcements_lost: 14,
+            conflicts: 15,
+            defences: 16,
         };
         let mut counters = Counters::default();
         counters.set_outcomes(&path, &neighbours);
         let mut published: Vec<u64> = counters.values.into_iter().filter(|&value| value > 0).collect();
         published.sort_unstable();
-        assert_eq!(published, (1..=13).collect::<Vec<_>>());
+        assert_eq!(published, (1..=16).collect::<Vec<_>>());
     }
 
     #[test]

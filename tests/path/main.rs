@@ -28,3 +28,4 @@ mod tcp;
 mod tcp_end;
 mod toa;
 mod udp;
+mod uoa;

@@ -30,7 +30,7 @@ struct Member {
 }
 
 /// The tables in the order in which a file has them: heading, struct, the shortest document.
-fn tables() -> [(&'static str, &'static str, Value); 11] {
+fn tables() -> [(&'static str, &'static str, Value); 12] {
     let of = |value: Result<Value, serde_json::Error>| value.expect("a model that can be written");
     let port = json!({"name": "", "device": ""});
     let pool = json!({"name": "", "port": "", "addresses": []});
@@ -54,6 +54,7 @@ fn tables() -> [(&'static str, &'static str, Value); 11] {
         ),
         ("[[service.real_server]]", "RealServer", filled(json!({"address": ""}))),
         ("[service.toa]", "Toa", of(serde_json::to_value(model::Toa::default()))),
+        ("[service.uoa]", "Uoa", of(serde_json::to_value(model::Uoa::default()))),
         ("[timeouts] and [service.timeouts]", "Timeouts", json!({})),
         ("[refusal]", "Refusal", of(serde_json::to_value(model::Refusal::default()))),
         ("[neighbours]", "Neighbours", of(serde_json::to_value(model::Neighbours::default()))),

@@ -13,7 +13,7 @@ pub use gateway::{
 };
 pub use service::{
     ClientAddress, Listen, LocalPool, NoRoom, OnRemove, Protocol, RealServer, Scheduler, SchedulerFlag,
-    Service, Timeouts, Toa,
+    Service, Timeouts, Toa, Uoa,
 };
 
 use serde::{Deserialize, Serialize};

@@ -59,6 +59,9 @@ pub struct Service {
     /// Details of `client_address = "toa"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toa: Option<Toa>,
+    /// Details of `client_address = "uoa"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uoa: Option<Uoa>,
     /// Time-outs that differ from the global `[timeouts]`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
@@ -139,8 +142,10 @@ pub enum ClientAddress {
     /// Not at all.
     #[default]
     None,
-    /// By a TCP option.
+    /// By a TCP option; TCP only.
     Toa,
+    /// By an IPv4 option on the first datagrams of a session; UDP only, and IPv4 real servers only.
+    Uoa,
     /// By the text form of the PROXY protocol; not built yet.
     ProxyV1,
     /// By the binary form of the PROXY protocol; not built yet.
@@ -207,6 +212,28 @@ pub enum NoRoom {
     BareAck,
     /// The session is reset.
     Reset,
+}
+
+/// `[service.uoa]`: the IPv4 option that names the client of a UDP session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = config::Uoa)]
+pub struct Uoa {
+    /// How many datagrams of a session carry it at most, 1 to 255; once the real server has answered, none does.
+    #[serde(default = "Uoa::default_datagrams_max")]
+    pub datagrams_max: i64,
+}
+
+impl Uoa {
+    fn default_datagrams_max() -> i64 {
+        3
+    }
+}
+
+impl Default for Uoa {
+    fn default() -> Self {
+        Uoa { datagrams_max: Self::default_datagrams_max() }
+    }
 }
 
 /// `[timeouts]` and `[service.timeouts]`: seconds without a packet after which a session ends, by its state. Left out:

@@ -9,7 +9,7 @@ use super::super::{limits, text};
 use super::{at_most, known, unique_name};
 use crate::service::route::RouteTable;
 use crate::service::scheduler::{Algorithm, HashFlags};
-use crate::service::snapshot::{ClientAddress, Listener, NoRoom, OnRemove, ToaSettings};
+use crate::service::snapshot::{ClientAddress, Listener, NoRoom, OnRemove, ToaSettings, UoaSettings};
 use crate::session::Timeouts;
 use crate::wire::{Address, Protocol};
 
@@ -98,6 +98,9 @@ fn draft(
     let listen = listen(&format!("{path}.listen"), &written.listen.0, found);
     let (scheduler, hash_flags) = scheduler(path, written, found);
     let client_address = client_address(path, written, found);
+    if matches!(client_address, ClientAddress::Uoa(_)) {
+        uoa_is_for_ipv4(path, &written.real_servers, found);
+    }
     let timeouts = timeouts(&format!("{path}.timeouts"), &written.timeouts, *global, found);
     let real_servers = real_servers(path, &written.real_servers, found);
     let pool = pools.written.iter().position(|pool| pool.name == written.local_pool);
@@ -186,16 +189,28 @@ fn client_address(path: &str, written: &model::Service, found: &mut Findings) ->
         let hint = "write client_address = \"toa\", or remove the table";
         found.mistake(at("toa"), "the service does not tell the client's address by TOA", hint);
     }
+    let uoa = written.client_address == model::ClientAddress::Uoa;
+    if written.uoa.is_some() && !uoa {
+        let hint = "write client_address = \"uoa\", or remove the table";
+        found.mistake(at("uoa"), "the service does not tell the client's address by UOA", hint);
+    }
     match written.client_address {
         model::ClientAddress::ProxyV1 | model::ClientAddress::ProxyV2 => {
             let hint = "write \"toa\" or \"none\"";
             found.mistake(at("client_address"), "the PROXY protocol is not built yet", hint);
         }
         model::ClientAddress::Toa if written.protocol == model::Protocol::Udp => {
-            let hint = "write \"none\"";
+            let hint = "write \"uoa\", which is the same for UDP, or \"none\"";
             found.mistake(at("client_address"), "TOA is a TCP option and the service is UDP", hint);
         }
+        model::ClientAddress::Uoa if written.protocol == model::Protocol::Tcp => {
+            let hint = "write \"toa\", which is the same for TCP, or \"none\"";
+            found.mistake(at("client_address"), "UOA is for datagrams and the service is TCP", hint);
+        }
         _ => {}
+    }
+    if uoa {
+        return ClientAddress::Uoa(uoa_settings(path, written, found));
     }
     if !toa {
         return ClientAddress::None;
@@ -220,6 +235,26 @@ fn client_address(path: &str, written: &model::Service, found: &mut Findings) ->
             model::NoRoom::Reset => NoRoom::Reset,
         },
     })
+}
+
+fn uoa_settings(path: &str, written: &model::Service, found: &mut Findings) -> UoaSettings {
+    let most = written.uoa.clone().unwrap_or_default().datagrams_max;
+    let what = "and \"none\" for client_address tells nobody";
+    let most = found.number(format!("{path}.uoa.datagrams_max"), most, 1..=255, what);
+    UoaSettings { datagrams_max: most.unwrap_or(1) }
+}
+
+/// IPv6 real servers get their sessions without: the option is one of IPv4.
+fn uoa_is_for_ipv4(path: &str, written: &[model::RealServer], found: &mut Findings) {
+    for (index, server) in written.iter().enumerate().take(limits::REAL_SERVERS_OF_SERVICE) {
+        if text::real_server(&server.address).is_ok_and(|(address, _)| !address.is_v4()) {
+            found.warning(
+                format!("{path}.real_server[{index}].address"),
+                format!("UOA is an IPv4 option: {} is not told who the client is", server.address),
+                "write an IPv4 real server, or client_address = \"none\"",
+            );
+        }
+    }
 }
 
 /// The sound real servers and their places in the file.

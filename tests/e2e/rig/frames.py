@@ -5,13 +5,13 @@ import logging
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP, in4_chksum  # noqa: E402
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption, in4_chksum  # noqa: E402
 from scapy.layers.inet6 import IPv6, in6_chksum  # noqa: E402
 from scapy.layers.l2 import ARP, Ether  # noqa: E402
 from scapy.utils import checksum  # noqa: E402
 
-__all__ = ["ARP", "Ether", "ICMP", "IP", "IPv6", "TCP", "UDP", "defects", "find_address", "packed", "toa_of",
-           "toa_options"]
+__all__ = ["ARP", "Ether", "ICMP", "IP", "IPv6", "TCP", "UDP", "defects", "find_address", "ip_options", "packed", "toa_of",
+           "toa_options", "uoa_of"]
 
 # Option kinds that carry a client's address: (kind, length) -> bytes of the address.
 TOA_FORMS = {(254, 8): 4, (254, 20): 16, (253, 20): 16}
@@ -92,6 +92,18 @@ def toa_options(packet):
             if isinstance(kind, int) and isinstance(value, bytes) and (kind, len(value) + 2) in TOA_FORMS]
 
 
+def ip_options(raw):
+    """Bytes as the options of a scapy IPv4 header."""
+    return [IPOption(raw)]
+
+
+def uoa_of(raw):
+    """(address, port) that the first option of a frame's IPv4 header names, or None."""
+    if raw[12:14] != b"\x08\x00" or raw[14] & 15 <= 5 or raw[34] != 31:
+        return None
+    return str(ipaddress.ip_address(raw[38:34 + raw[35]])), int.from_bytes(raw[36:38], "big")
+
+
 def toa_of(packet):
     """(address, port) that the TCP option names, or None."""
     found = toa_options(packet)
@@ -116,7 +128,7 @@ def _headers_end(raw):
 
 
 def find_address(raw, address):
-    """Offsets at which an address stands in a frame other than inside a TOA option.
+    """Offsets at which an address stands in a frame other than inside a TOA or UOA option.
 
     Of TCP and UDP the headers are searched: payload holds any four bytes sooner or later, a DNS header with an id that
     ends in 0x0a holds 10.1.0.1. Of everything else, such as an ICMP error with what it quotes, all is searched.
@@ -127,7 +139,9 @@ def find_address(raw, address):
     while at >= 0:
         # In front of the address in a TOA option: kind, length, two bytes of port.
         inside_toa = at >= 4 and TOA_FORMS.get((raw[at - 4], raw[at - 3])) == len(needle)
-        if not inside_toa:
+        # UOA stands first among the options of an IPv4 header.
+        inside_uoa = at == 38 and raw[34:36] == bytes([31, 4 + len(needle)])
+        if not inside_toa and not inside_uoa:
             found.append(at)
         at = haystack.find(needle, at + 1)
     return found

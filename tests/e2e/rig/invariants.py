@@ -2,12 +2,12 @@
 
 * every frame the gateway sent parses clean, with right lengths, checksums and zero padding;
 * the client side never sees an address of the inside anywhere in a frame, the server side never a client's address
-  outside TOA; TOA never appears on the client side;
+  outside TOA and UOA; neither ever appears on the client side;
 * rx + originated = tx + drops + held, exactly.
 """
 
 from .capture import Capture
-from .frames import ARP, Ether, defects, find_address, toa_options
+from .frames import ARP, Ether, defects, find_address, toa_options, uoa_of
 from .lab import INSIDE, OUTSIDE
 from .netns import wait_until
 
@@ -45,6 +45,8 @@ class Watch:
             found += [("client side", text, frame) for text in self._frame(frame, INSIDE)]
             if toa_options(frame.packet):
                 found.append(("client side", "a TOA option", frame))
+            if uoa_of(frame.raw):
+                found.append(("client side", "a UOA option", frame))
         for name, capture in self.servers.items():
             for frame in self._from_gateway(capture):
                 found += [(name, text, frame) for text in self._frame(frame, OUTSIDE)]

@@ -11,6 +11,7 @@ HTTP_PORT, PEER_PORT, IPERF_PORT, DNS_PORT = 8080, 9000, 5201, 5300
 DUAL_PORT = 8064
 PEER_SERVER = pathlib.Path(__file__).with_name("peer_server.py")
 WHO_SERVER = pathlib.Path(__file__).with_name("who_server.py")
+UDP_SERVER = pathlib.Path(__file__).with_name("udp_server.py")
 DNS_SERVER = pathlib.Path(__file__).with_name("dns_server.py")
 
 NGINX = """\
@@ -61,6 +62,21 @@ def start_peer(namespace, name, port=PEER_PORT):
 def start_who(namespace, address, port, inside):
     process = namespace.start(*inside(sys.executable, WHO_SERVER, address, port))
     wait_until(lambda: listening(namespace, port), 10, f"http.server in {namespace.role}")
+    return process
+
+
+def start_udp(namespace, mode, address, port, inside):
+    process = namespace.start(*inside(sys.executable, UDP_SERVER, mode, address, port))
+    wait_until(lambda: listening(namespace, port, "-u"), 10, f"UDP server in {namespace.role}")
+    return process
+
+
+def start_dnsmasq(namespace, port, log, inside):
+    """Every name is 192.0.2.1; `log` gets a line for each query, with the client's address and port."""
+    process = namespace.start(*inside(
+        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--no-resolv", "--no-hosts",
+        f"--port={port}", "--address=/example.org/192.0.2.1", "--log-queries=extra", f"--log-facility={log}"))
+    wait_until(lambda: listening(namespace, port, "-u"), 10, f"dnsmasq in {namespace.role}")
     return process
 
 

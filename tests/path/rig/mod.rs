@@ -426,6 +426,11 @@ impl Rig {
                 frame[at..at + toa.len()].fill(0);
             }
         }
+        if seen.uoa().is_some() {
+            assert_eq!(seen.port, LAN, "UOA on the client side");
+            let len = usize::from(seen.ipv4_options()[1]);
+            frame[ETH + 20..ETH + 20 + len].fill(0);
+        }
         for address in foreign.iter().filter(|_| !self.hairpin) {
             let found = match ip(address) {
                 IpAddr::V4(v4) => frame[ETH..].windows(4).any(|window| window == v4.octets()),
@@ -601,6 +606,9 @@ impl Rig {
                 ("toa_no_option_room", counters.toa_no_option_room),
                 ("toa_no_mtu_room", counters.toa_no_mtu_room),
                 ("toa_ahead", counters.toa_ahead),
+                ("uoa_sent", counters.uoa_sent),
+                ("uoa_no_option_room", counters.uoa_no_option_room),
+                ("uoa_no_mtu_room", counters.uoa_no_mtu_room),
                 ("refusals_limited", counters.refusals_limited),
             ] {
                 add(name, count);

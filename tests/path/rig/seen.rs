@@ -119,6 +119,27 @@ impl Seen {
         &self.frame[ETH..ETH + self.ip_len]
     }
 
+    /// The options of the IPv4 header; none of an IPv6 packet.
+    pub fn ipv4_options(&self) -> &[u8] {
+        let packet = self.packet();
+        if packet[0] >> 4 == 4 { &packet[20..usize::from(packet[0] & 15) * 4] } else { &[] }
+    }
+
+    /// The UOA option, read as a real server reads it: client address and port. It stands first.
+    pub fn uoa(&self) -> Option<(IpAddr, u16)> {
+        let all = options(self.ipv4_options());
+        let mut found = all.iter().filter(|option| option[0] == 31);
+        let option = found.next()?;
+        assert!(found.next().is_none(), "two UOA options: {:02x?}", self.ipv4_options());
+        assert_eq!(self.ipv4_options()[0], 31, "right behind the header");
+        let port = u16::from_be_bytes([option[2], option[3]]);
+        match option.len() {
+            8 => Some((IpAddr::from(<[u8; 4]>::try_from(&option[4..]).unwrap()), port)),
+            20 => Some((IpAddr::from(<[u8; 16]>::try_from(&option[4..]).unwrap()), port)),
+            len => panic!("a UOA of {len} bytes"),
+        }
+    }
+
     /// The TOA option, read as a real server reads it: client address and port, if its kind is `kind`.
     pub fn toa(&self, kind: u8) -> Option<(IpAddr, u16)> {
         let all = options(self.options());
@@ -196,7 +217,7 @@ fn read_l4(transport: &TransportSlice<'_>, ends: (IpAddr, IpAddr), damaged: bool
     }
 }
 
-/// A list of TCP options taken apart; no-operations are left out.
+/// A list of TCP or IPv4 options taken apart; no-operations are left out.
 pub fn options(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     while let Some(&kind) = bytes.first() {
