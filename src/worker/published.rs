@@ -61,6 +61,9 @@ counters! {
     ToaNoOptionRoom "toa_no_option_room" Counter "Segments without TOA because the TCP options had no room for it."
     ToaNoMtuRoom "toa_no_mtu_room" Counter "Segments without TOA because they would have exceeded the MTU."
     ToaAhead "toa_ahead" Counter "Bare ACKs with TOA sent ahead of such segments."
+    ProxySent "proxy_sent" Counter "Connections whose PROXY protocol header was sent, and datagrams that carried one."
+    ProxySentAgain "proxy_sent_again" Counter "PROXY protocol headers sent again to a real server that had not acknowledged them."
+    ProxyNoBuffer "proxy_no_buffer" Counter "PROXY protocol headers not sent for want of a packet buffer; each is tried again."
     RefusalsLimited "refusals_limited" Counter "Resets and ICMP errors not sent because of refusal.per_second."
     AddressConflicts "address_conflicts" Counter "Messages in which another host claimed an address of the gateway."
     AddressDefences "address_defences" Counter "Announcements of own addresses in answer to such claims."
@@ -123,6 +126,9 @@ impl Counters {
             (Counter::ToaNoOptionRoom, path.toa_no_option_room),
             (Counter::ToaNoMtuRoom, path.toa_no_mtu_room),
             (Counter::ToaAhead, path.toa_ahead),
+            (Counter::ProxySent, path.proxy_sent),
+            (Counter::ProxySentAgain, path.proxy_sent_again),
+            (Counter::ProxyNoBuffer, path.proxy_no_buffer),
             (Counter::RefusalsLimited, path.refusals_limited),
             (Counter::AddressConflicts, neighbours.conflicts),
             (Counter::AddressDefences, neighbours.defences),
@@ -311,22 +317,25 @@ mod tests {
             toa_no_option_room: 5,
             toa_no_mtu_room: 6,
             toa_ahead: 7,
-            refusals_limited: 8,
+            proxy_sent: 8,
+            proxy_sent_again: 9,
+            proxy_no_buffer: 10,
+            refusals_limited: 11,
         };
         let neighbours = NeighbourCounters {
             originated: 0,
             released: 0,
-            buffers_missing: 9,
-            facts_lost: 10,
-            announcements_lost: 11,
-            conflicts: 12,
-            defences: 13,
+            buffers_missing: 12,
+            facts_lost: 13,
+            announcements_lost: 14,
+            conflicts: 15,
+            defences: 16,
         };
         let mut counters = Counters::default();
         counters.set_outcomes(&path, &neighbours);
         let mut published: Vec<u64> = counters.values.into_iter().filter(|&value| value > 0).collect();
         published.sort_unstable();
-        assert_eq!(published, (1..=13).collect::<Vec<_>>());
+        assert_eq!(published, (1..=16).collect::<Vec<_>>());
     }
 
     #[test]
