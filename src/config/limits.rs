@@ -15,6 +15,8 @@ pub const POOLS: usize = 4096;
 pub const POOL_ADDRESSES: usize = 4096;
 /// Virtual services, removed ones whose sessions still live included.
 pub const SERVICES: usize = 65_536;
+const _: () =
+    assert!(SERVICES - 1 <= u16::MAX as usize, "sessions remember a service's slot in sixteen bits");
 /// Listeners of one service.
 pub const LISTENERS: usize = 1024;
 /// Real servers of one service.

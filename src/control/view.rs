@@ -123,6 +123,12 @@ pub struct Worker {
     pub uoa_no_option_room: u64,
     /// datagrams without UOA because they would have exceeded the MTU
     pub uoa_no_mtu_room: u64,
+    /// connections whose PROXY protocol header was sent, and datagrams that carried one
+    pub proxy_sent: u64,
+    /// PROXY protocol headers sent again to a real server that had not acknowledged them
+    pub proxy_sent_again: u64,
+    /// PROXY protocol headers not sent for want of a packet buffer; each is tried again
+    pub proxy_no_buffer: u64,
     /// resets and ICMP errors not sent because of `refusal.per_second`
     pub refusals_limited: u64,
     /// messages in which another host claimed an address of the gateway

@@ -43,6 +43,12 @@ pub struct PathCounters {
     pub uoa_no_option_room: u64,
     /// inbound datagrams that would have exceeded the MTU with UOA, and sessions whose path turned out to have no room
     pub uoa_no_mtu_room: u64,
+    /// sessions whose PROXY protocol header was sent, and datagrams that carried one
+    pub proxy_sent: u64,
+    /// PROXY protocol headers sent again to a real server that had not acknowledged them
+    pub proxy_sent_again: u64,
+    /// PROXY protocol headers not sent for want of a buffer
+    pub proxy_no_buffer: u64,
     /// answers to refused clients that the rate limit suppressed
     pub refusals_limited: u64,
 }

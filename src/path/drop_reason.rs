@@ -89,6 +89,7 @@ drop_reasons! {
     SessionTableFull "session_table_full" Capacity "The session table is full."
     SessionReset "session_reset" Policy "The session's real server was removed and the service resets such sessions."
     RstOutsideWindow "rst_outside_window" Policy "A RST lies far outside the session's window."
+    ProxyHeaderFirst "proxy_header_first" Policy "The client's data would have reached the real server before the PROXY protocol header, or in its place."
     // ICMP
     IcmpMalformed "icmp_malformed" Malformed "The ICMP message is truncated or what it quotes is."
     IcmpChecksum "icmp_checksum" Malformed "The ICMP checksum is wrong."

@@ -2,6 +2,7 @@
 
 use super::neighbour::NeighbourIndex;
 use super::packet::{HandOff, Io, Packet};
+use super::proxy_header;
 use super::shard::{Shard, Turn};
 use crate::clock::Tick;
 use crate::session::tcp_state::is_active;
@@ -16,23 +17,36 @@ const REST_TICKS: u32 = 61 * Tick::PER_SECOND;
 const EXPIRE_BUDGET: usize = 64;
 
 impl<P: Packet> Shard<P> {
-    /// A slice of the timer wheel: ends what was idle for too long, and sets the timers of the rest anew.
+    /// A slice of the timer wheel: ends what was idle for too long, sends again what was not acknowledged, and sets the
+    /// timers of the rest anew.
     pub(super) fn expire<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>) {
         let now = turn.now.tick();
         let mut due = arrayvec::ArrayVec::<SessionIndex, EXPIRE_BUDGET>::new();
+        let mut headers_due = arrayvec::ArrayVec::<SessionIndex, EXPIRE_BUDGET>::new();
         let (default_timeouts, services) = (&self.default_timeouts, &turn.snapshot.services);
         self.wheel.advance(&mut self.sessions, now, EXPIRE_BUDGET, |sessions, index| {
             let (hot, cold) = (sessions.hot(index), sessions.cold(index));
-            let service = services.get(cold.service as usize).and_then(Option::as_ref);
+            let service = services.get(usize::from(cold.service)).and_then(Option::as_ref);
             let timeouts = service.map_or(default_timeouts, |service| &service.timeouts);
             let deadline = hot.stamp.plus(idle_ticks(hot, cold, timeouts));
             if now.reached(deadline) {
                 due.push(index);
-                Expiry::Expired
-            } else {
-                Expiry::Keep(deadline)
+                return Expiry::Expired;
+            }
+            match proxy_header::timeout(hot, cold, now) {
+                None => Expiry::Keep(deadline),
+                Some(timeout) if now.reached(timeout) => {
+                    headers_due.push(index);
+                    // Sent again, it has a later time-out, which is seen then.
+                    Expiry::Keep(now.plus(Tick::PER_SECOND))
+                }
+                Some(timeout) if deadline.reached(timeout) => Expiry::Keep(timeout),
+                Some(_) => Expiry::Keep(deadline),
             }
         });
+        for index in headers_due {
+            self.header_timed_out(turn, index);
+        }
         due.iter().for_each(|&index| self.sessions.prefetch_remove(index));
         for index in due {
             self.end_idle_session(turn, index);

@@ -41,16 +41,36 @@ pub(super) enum Verdict {
 
 impl<P: Packet> Shard<P> {
     /// Sends a packet of session `index` on its way, whatever it is.
-    #[inline(never)]
+    #[inline]
     pub(super) fn forward<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: P,
+        parsed: &Parsed,
+        found: (SessionIndex, Direction),
+    ) {
+        let has_header = self.sessions.hot(found.0).flags.has(Flags::PROXY_HEADER);
+        if has_header && parsed.tuple.protocol == Protocol::Tcp {
+            self.forward_with_header(turn, rx_port, packet, parsed, found);
+        } else {
+            self.pass_on(turn, rx_port, packet, parsed, found);
+        }
+    }
+
+    /// [`Shard::forward`], where there is no PROXY protocol header to see to, or that is done. Whether the packet itself
+    /// goes on.
+    #[inline(never)]
+    pub(super) fn pass_on<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
         mut packet: P,
         parsed: &Parsed,
         (index, direction): (SessionIndex, Direction),
-    ) {
-        match self.rewrite(turn, rx_port, &mut packet, parsed, index, direction) {
+    ) -> bool {
+        let verdict = self.rewrite(turn, rx_port, &mut packet, parsed, index, direction);
+        match verdict {
             Verdict::Send(next_hop) => self.send_to(turn, next_hop, packet),
             Verdict::Drop(reason) => self.drop(packet, reason),
             Verdict::Reopen => {
@@ -64,6 +84,7 @@ impl<P: Packet> Shard<P> {
             Verdict::Unroutable(reason) => self.refuse_unroutable(turn, rx_port, packet, parsed, reason),
             Verdict::TooBig(mtu) => self.refuse_too_big(turn, rx_port, packet, parsed, mtu),
         }
+        matches!(verdict, Verdict::Send(_))
     }
 
     #[inline]
@@ -113,6 +134,9 @@ impl<P: Packet> Shard<P> {
             && self.uoa_due(turn, parsed, (index, direction), out_len, egress.mtu.into());
         let done = match parsed.tuple.protocol {
             Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
+            Protocol::Udp if direction == Direction::Inbound && hot.flags.has(Flags::PROXY_HEADER) => {
+                self.insert_proxy_header(turn, packet, parsed, layout, index, (out_len, egress))
+            }
             Protocol::Udp => Ok((layout, Delta::default())),
         };
         let (layout, delta) = match done {
@@ -160,15 +184,7 @@ impl<P: Packet> Shard<P> {
         (out_len, egress): (usize, &PortView),
     ) -> Result<(Layout, Delta), Verdict> {
         let header_len = tcp::header_len(&packet.head()[layout.l4..]);
-        let segment = {
-            let header = &packet.head()[layout.l4..];
-            Segment {
-                seq: tcp::seq(header),
-                ack: tcp::ack(header),
-                flags: parsed.tcp_flags,
-                payload_len: (layout.end - layout.l4 - header_len) as u32,
-            }
-        };
+        let segment = Segment::read(&packet.head()[layout.l4..], layout.end - layout.l4);
         let (hot, cold, wide) = self.sessions.lines_mut(index);
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);
@@ -283,7 +299,7 @@ impl<P: Packet> Shard<P> {
         if opens {
             return Some(Verdict::Reopen);
         }
-        let service = self.sessions.cold(index).service as usize;
+        let service = usize::from(self.sessions.cold(index).service);
         let resets = turn.snapshot.services.get(service).and_then(Option::as_ref);
         resets
             .is_some_and(|service| service.on_remove == OnRemove::Reset)
@@ -323,8 +339,8 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-pub(super) fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<ToaSettings> {
-    match turn.snapshot.services.get(service as usize)?.as_ref()?.client_address {
+pub(super) fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u16) -> Option<ToaSettings> {
+    match turn.snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
         ClientAddress::Toa(settings) => Some(settings),
         _ => None,
     }

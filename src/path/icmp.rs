@@ -10,15 +10,16 @@ use super::drop_reason::DropReason;
 use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
 use super::packet::{Io, Packet};
+use super::proxy_header;
 use super::rewrite::Ends;
 use super::shard::{Shard, Turn};
 use crate::id::PortId;
 use crate::service::snapshot::Role;
-use crate::session::{Direction, Flags, Hot, SessionIndex};
+use crate::session::{Cold, Direction, Flags, Hot, SessionIndex};
 use crate::wire::icmp::{self, Embedded};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-use crate::wire::{Address, Protocol, checksum, ethernet, ipv4, ipv6, tcp, tcp_option, uoa};
+use crate::wire::{Address, Protocol, checksum, ethernet, ipv4, ipv6, proxy_protocol, tcp, tcp_option, uoa};
 
 /// Quoted bytes that are sent on; the rest of a longer quote is cut off (RFC 4443 §2.4c).
 const QUOTE_LEN_MAX: usize = 1232;
@@ -139,7 +140,7 @@ impl<P: Packet> Shard<P> {
 
     /// Whether an error about a session comes from the side to which the quoted packet went (RFC 3704), and there is a
     /// way on.
-    fn check_way<I: Io<Packet = P>>(
+    pub(super) fn check_way<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
@@ -177,10 +178,10 @@ impl<P: Packet> Shard<P> {
             Direction::Outbound => hot.next_hop_outbound,
         });
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
-        let growth = toa_growth(hot, direction);
+        let growth = growth(hot, direction);
         let (error, leaves_room) =
-            message.less_toa(growth, from_v4, to_v4).ok_or(DropReason::IcmpUnhandled)?;
-        if !leaves_room {
+            message.less_growth(growth, from_v4, to_v4).ok_or(DropReason::IcmpUnhandled)?;
+        if !leaves_room && hot.flags.has(Flags::TOA) {
             hot.flags.clear(Flags::TOA);
             match embedded.tuple.protocol {
                 Protocol::Tcp => self.counters.toa_no_mtu_room += 1,
@@ -230,7 +231,7 @@ impl<P: Packet> Shard<P> {
         }
         translate_quoted_ports(quoted_rest, &sent);
         if direction == Direction::Outbound && embedded.tuple.protocol == Protocol::Tcp {
-            translate_quoted_segment(quoted_rest, hot, &kinds);
+            translate_quoted_segment(quoted_rest, hot, cold, &kinds);
         }
         let sum = if to_v4 {
             checksum::internet_checksum(message)
@@ -260,10 +261,16 @@ fn check<P: Packet>(packet: &mut P, place: &Place) -> Result<(), DropReason> {
     if sum == 0 { Ok(()) } else { Err(DropReason::IcmpChecksum) }
 }
 
-/// Bytes that TOA or UOA adds to what the client sends, as long as it is still sent: of both the same.
-fn toa_growth(hot: &Hot, direction: Direction) -> u16 {
-    if direction == Direction::Outbound && hot.flags.has(Flags::TOA) {
-        client_address::option_len(hot.flags.has(Flags::CLIENT_V6)) as u16
+/// Bytes that TOA or UOA, of both the same, or the PROXY protocol header of each datagram adds to what the client sends,
+/// as long as it is still sent.
+fn growth(hot: &Hot, direction: Direction) -> u16 {
+    let client_v6 = hot.flags.has(Flags::CLIENT_V6);
+    if direction == Direction::Inbound {
+        0
+    } else if hot.flags.has(Flags::TOA) {
+        client_address::option_len(client_v6) as u16
+    } else if hot.flags.has(Flags::PROXY_HEADER) && hot.protocol() == Protocol::Udp {
+        proxy_protocol::v2_len(client_v6) as u16
     } else {
         0
     }
@@ -295,7 +302,7 @@ impl Message {
     /// The error in the words of the other side's family, where an MTU is told less the `growth` that the gateway adds
     /// to what the client sends; and whether that left room for it. Not below the least MTU of IPv6, which a client
     /// would not go below (RFC 8201 §4): there the segment has to go without. `None` if the family has no such error.
-    fn less_toa(self, growth: u16, from_v4: bool, to_v4: bool) -> Option<(Message, bool)> {
+    fn less_growth(self, growth: u16, from_v4: bool, to_v4: bool) -> Option<(Message, bool)> {
         let whole = self.in_family(from_v4, to_v4)?;
         let Some(mtu) = self.mtu(from_v4).filter(|_| growth > 0) else { return Some((whole, true)) };
         let less = self.with_mtu(from_v4, mtu.saturating_sub(growth.into())).in_family(from_v4, to_v4)?;
@@ -408,10 +415,10 @@ fn translate_quoted_ports(quoted: &mut [u8], sent: &Ends) {
 /// A quoted segment as the client sent it, as far as it reaches: the sequence number, which clients check
 /// (RFC 5927 §4.1), and without the TOA that the gateway put in, though as long. Nobody checks the quoted checksum
 /// (RFC 5508 REQ-3c).
-fn translate_quoted_segment(quoted: &mut [u8], hot: &Hot, toa_kinds: &[u8]) {
+fn translate_quoted_segment(quoted: &mut [u8], hot: &Hot, cold: &Cold, toa_kinds: &[u8]) {
     if hot.flags.has(Flags::SEQ) {
         let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
-        tcp::set_seq(quoted, seq);
+        tcp::set_seq(quoted, proxy_header::not_before_first(seq, hot, cold));
     }
     if quoted.len() > tcp::HEADER_LEN {
         let header_len = tcp::header_len(quoted).min(quoted.len());

@@ -17,6 +17,7 @@
 //! | `express` | the usual packet of an established session, in one straight line | bucket, session line |
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `uoa`, `rewrite` | any packet that has a session | and the cold line at its ends |
 //! | `open`, `end` | a session's beginning and end | cold |
+//! | `proxy_header`, `proxy_datagram` | what the PROXY protocol puts ahead of the client's bytes | cold |
 //! | `icmp`, `refuse`, `own_segment`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
 //! Nothing here knows DPDK, allocates after start, locks, logs or calls the kernel: buffers, wires and other workers are
@@ -43,6 +44,8 @@ pub mod packet;
 mod parsed;
 pub mod phase;
 mod plain;
+mod proxy_datagram;
+mod proxy_header;
 mod refuse;
 mod rewrite;
 mod shard;

@@ -6,6 +6,7 @@ use super::drop_reason::DropReason;
 use super::forward::sent_timestamps;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
+use super::proxy_header;
 use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
 use super::uoa;
@@ -40,7 +41,7 @@ struct Beginning {
 }
 
 impl Beginning {
-    fn write(&self, hot: &mut Hot, cold: &mut Cold, service: &Service) {
+    fn write(&self, hot: &mut Hot, cold: &mut Cold, service: &Service, flow: &Tuple) {
         hot.state = State::SynRecv;
         hot.flags.set(Flags::SEQ);
         hot.seq_delta = self.isn.wrapping_sub(self.client_isn);
@@ -51,8 +52,13 @@ impl Beginning {
             hot.timestamp_delta = becomes.wrapping_sub(value);
             cold.last_timestamp = value;
         }
-        if matches!(service.client_address, ClientAddress::Toa(_)) {
-            hot.flags.set(Flags::TOA);
+        match service.client_address {
+            ClientAddress::None => {}
+            ClientAddress::Toa(_) => hot.flags.set(Flags::TOA),
+            ClientAddress::Proxy(settings) => {
+                hot.flags.set(Flags::PROXY_HEADER);
+                proxy_header::begin(&mut cold.header, settings.version, flow);
+            }
         }
     }
 }
@@ -176,15 +182,17 @@ impl<P: Packet> Shard<P> {
         hot.checksum_delta = checksum_delta;
         cold.created = tick;
         cold.lease_slot = lease.slot;
-        cold.service = service.id.0;
+        cold.service = service.id.0 as u16;
         match beginning {
             None => {
                 hot.state = State::Established;
                 if uoa::is_told(&service.client_address, hot) {
                     hot.flags.set(Flags::TOA);
+                } else if matches!(service.client_address, ClientAddress::Proxy(_)) {
+                    hot.flags.set(Flags::PROXY_HEADER);
                 }
             }
-            Some(beginning) => beginning.write(hot, cold, service),
+            Some(beginning) => beginning.write(hot, cold, service, tuple),
         }
         self.register(turn, index, parsed)?;
         Ok(index)

@@ -41,6 +41,17 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Those of a segment of `len` bytes that begins with `header`.
+    #[inline(always)]
+    pub fn read(header: &[u8], len: usize) -> Segment {
+        Segment {
+            seq: tcp::seq(header),
+            ack: tcp::ack(header),
+            flags: tcp::flags(header),
+            payload_len: (len - tcp::header_len(header)) as u32,
+        }
+    }
+
     /// Sequence number after this segment: SYN and FIN count one each (RFC 9293 §3.4).
     #[inline(always)]
     pub fn next_seq(&self) -> u32 {
@@ -146,14 +157,24 @@ fn track_closing(hot: &mut Hot, cold: &mut Cold, direction: Direction, segment: 
 /// real server's a challenge (RFC 5961 §4.2).
 fn may_complete_handshake(hot: &Hot, cold: &mut Cold, direction: Direction, segment: &Segment) -> bool {
     let answered = hot.flags.has(Flags::ANSWERED);
-    let acknowledges = || {
-        tcp::seq_after(segment.ack, cold.server_isn) && !tcp::seq_after(segment.ack, hot.next_seq_outbound)
-    };
-    let may = answered && (direction == Direction::Outbound || acknowledges());
+    let may = answered && (direction == Direction::Outbound || acknowledges_answer(hot, cold, segment));
     if !may && direction == Direction::Inbound {
-        cold.refused_ack = segment.ack;
+        cold.client_ack = segment.ack;
     }
     may
+}
+
+/// Whether a segment of the client's acknowledges the real server's answer to its SYN, and nothing that was not sent.
+fn acknowledges_answer(hot: &Hot, cold: &Cold, segment: &Segment) -> bool {
+    tcp::seq_after(segment.ack, cold.server_isn) && !tcp::seq_after(segment.ack, hot.next_seq_outbound)
+}
+
+/// Whether the handshake is over with this segment of the client's, or was before.
+pub(super) fn completes_handshake(hot: &Hot, cold: &Cold, segment: &Segment) -> bool {
+    segment.flags & tcp::ACK != 0
+        && hot.flags.has(Flags::ANSWERED)
+        && acknowledges_answer(hot, cold, segment)
+        && lies_near(segment.next_seq().wrapping_sub(hot.next_seq_inbound))
 }
 
 #[cold]
@@ -267,7 +288,7 @@ fn track_rst(hot: &mut Hot, cold: &Cold, direction: Direction, segment: &Segment
     let refuses_ack = direction == Direction::Outbound
         && hot.state == State::SynRecv
         && segment.flags & tcp::ACK == 0
-        && segment.seq == cold.refused_ack;
+        && segment.seq == cold.client_ack;
     let expected = match direction {
         // The real server may know the local port from an earlier connection and have challenged the SYN; this RST is
         // the client's answer to that, and only the real server can judge it (RFC 5961 §4.2).

@@ -119,8 +119,8 @@ fn client(hot: &Hot, wide: &Wide) -> Address {
     if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) }
 }
 
-fn uoa_settings<I: Io>(turn: &Turn<'_, I>, service: u32) -> Option<UoaSettings> {
-    match turn.snapshot.services.get(service as usize)?.as_ref()?.client_address {
+fn uoa_settings<I: Io>(turn: &Turn<'_, I>, service: u16) -> Option<UoaSettings> {
+    match turn.snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
         ClientAddress::Uoa(settings) => Some(settings),
         _ => None,
     }

@@ -13,6 +13,7 @@ use super::scheduler::Scheduler;
 use crate::id::{PoolId, PortId, RealServerId, ServiceId};
 use crate::session::Timeouts;
 use crate::steering::Steering;
+use crate::wire::proxy_protocol::Version;
 use crate::wire::{Address, Protocol};
 
 /// Everything a worker needs to know about the configuration.
@@ -131,6 +132,17 @@ pub enum ClientAddress {
     Toa(ToaSettings),
     /// by an IPv4 option on the first datagrams of a UDP session
     Uoa(UoaSettings),
+    /// by a PROXY protocol header
+    Proxy(ProxySettings),
+}
+
+/// How the PROXY protocol is spoken for a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProxySettings {
+    /// text or binary
+    pub version: Version,
+    /// UDP: whether every datagram carries the header, not only the first of a session
+    pub each_datagram: bool,
 }
 
 /// How TOA is sent for a service.

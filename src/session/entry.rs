@@ -49,8 +49,9 @@ impl Flags {
     pub const TOA: u16 = 1 << 4;
     /// The real server has answered; `Cold::server_isn` is known.
     pub const ANSWERED: u16 = 1 << 5;
-    /// Counted as active at its real server (TCP: established).
-    pub const ACTIVE: u16 = 1 << 6;
+    /// A PROXY protocol header is still to be told to the real server; `Cold::header` is valid. Never with a packet of
+    /// the express lane ([`Hot::is_established`]).
+    pub const PROXY_HEADER: u16 = 1 << 6;
     /// Both FINs are acknowledged or a RST ended it: the lease may be taken over.
     pub const FINISHED: u16 = 1 << 7;
     /// A client FIN was seen; `Cold::fin_inbound` is valid.
@@ -220,8 +221,9 @@ impl Hot {
         difference == 0 && self.flags.has(Flags::v6(direction))
     }
 
-    /// Whether the session is of this protocol, established, and IPv6 on these sides ([`Flags::WIDE`]) and no others; of
-    /// UDP also whether the real server has nothing to learn of the client any more: one compare of what lies together.
+    /// Whether the session is of this protocol, established, IPv6 on these sides ([`Flags::WIDE`]) and no others, and has
+    /// no PROXY protocol header on its way; of UDP also whether the real server has nothing to learn of the client any
+    /// more: one compare of what lies together.
     #[inline(always)]
     pub fn is_established(&self, protocol: Protocol, v6_sides: u16) -> bool {
         let words: &[u32; 16] = transmute_ref!(self);
@@ -230,7 +232,9 @@ impl Hot {
             u32::from_ne_bytes([protocol, state, first, second])
         };
         let wanted = word(protocol as u8, State::Established as u8, v6_sides);
-        let asked = Flags::WIDE | if matches!(protocol, Protocol::Udp) { Flags::TOA } else { 0 };
+        let asked = Flags::WIDE
+            | Flags::PROXY_HEADER
+            | if matches!(protocol, Protocol::Udp) { Flags::TOA } else { 0 };
         words[offset_of!(Hot, protocol) / 4] & word(0xff, 0xff, asked) == wanted
     }
 
@@ -292,16 +296,38 @@ pub struct Cold {
     pub fin_outbound: u32,
     /// the last TSval the real server saw from us before the end
     pub last_timestamp: u32,
-    /// index of the service in the snapshot
-    pub service: u32,
-    /// the last acknowledgement of the client's that did not complete the handshake
-    pub refused_ack: u32,
+    /// the client's last acknowledgement: the one that did not complete the handshake, or, while a PROXY protocol
+    /// header is on its way, the one that goes with it
+    pub client_ack: u32,
     /// `Hot::packets` behind the last RST that may have been the exact one; valid with [`Flags::PERHAPS_RESET`]
     pub packets_at_reset: u32,
     /// the wheel's slot the session hangs in plus 1, 0 for none, owned by the wheel
     pub(super) timer_slot: u16,
-    /// room to 64 bytes
-    reserved: [u8; 6],
+    /// index of the service in the snapshot
+    pub service: u16,
+    /// valid with [`Flags::PROXY_HEADER`]
+    pub header: HeaderOnItsWay,
+}
+
+/// A TCP session's PROXY protocol header until the real server has acknowledged it.
+///
+/// Until it is sent for the first time the session's numbers are without it; from then on `Hot::seq_delta` holds its
+/// length, for good.
+#[derive(Clone, Copy, Debug, FromZeros, Immutable, IntoBytes)]
+#[repr(C)]
+pub struct HeaderOnItsWay {
+    /// the last sixteen bits of the [`Tick`] at which it was sent last
+    pub sent: u16,
+    /// the client's window, as its last segment has it
+    pub client_window: u16,
+    /// the version of the protocol: 1 or 2
+    pub version: u8,
+    /// bytes at its end that the real server has not acknowledged
+    pub unacknowledged: u8,
+    /// how often it was sent; stops counting at 255
+    pub times_sent: u8,
+    /// bits by which the real server's windows are shifted
+    pub server_window_shift: u8,
 }
 
 impl Cold {

@@ -17,6 +17,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod proxy_protocol;
 pub mod tcp;
 pub mod tcp_option;
 pub mod toa;

@@ -65,6 +65,9 @@ counters! {
     UoaSent "uoa_sent" Counter "Datagrams that told the real server the client's address (UOA)."
     UoaNoOptionRoom "uoa_no_option_room" Counter "Datagrams without UOA because the client's IPv4 options left no room for it."
     UoaNoMtuRoom "uoa_no_mtu_room" Counter "Datagrams without UOA because they would have exceeded the MTU."
+    ProxySent "proxy_sent" Counter "Connections whose PROXY protocol header was sent, and datagrams that carried one."
+    ProxySentAgain "proxy_sent_again" Counter "PROXY protocol headers sent again to a real server that had not acknowledged them."
+    ProxyNoBuffer "proxy_no_buffer" Counter "PROXY protocol headers not sent for want of a packet buffer; each is tried again."
     RefusalsLimited "refusals_limited" Counter "Resets and ICMP errors not sent because of refusal.per_second."
     AddressConflicts "address_conflicts" Counter "Messages in which another host claimed an address of the gateway."
     AddressDefences "address_defences" Counter "Announcements of own addresses in answer to such claims."
@@ -130,6 +133,9 @@ impl Counters {
             (Counter::UoaSent, path.uoa_sent),
             (Counter::UoaNoOptionRoom, path.uoa_no_option_room),
             (Counter::UoaNoMtuRoom, path.uoa_no_mtu_room),
+            (Counter::ProxySent, path.proxy_sent),
+            (Counter::ProxySentAgain, path.proxy_sent_again),
+            (Counter::ProxyNoBuffer, path.proxy_no_buffer),
             (Counter::RefusalsLimited, path.refusals_limited),
             (Counter::AddressConflicts, neighbours.conflicts),
             (Counter::AddressDefences, neighbours.defences),
@@ -322,22 +328,25 @@ mod tests {
             uoa_sent: 8,
             uoa_no_option_room: 9,
             uoa_no_mtu_room: 10,
-            refusals_limited: 11,
+            proxy_sent: 11,
+            proxy_sent_again: 12,
+            proxy_no_buffer: 13,
+            refusals_limited: 14,
         };
         let neighbours = NeighbourCounters {
             originated: 0,
             released: 0,
-            buffers_missing: 12,
-            facts_lost: 13,
-            announcements_lost: 14,
-            conflicts: 15,
-            defences: 16,
+            buffers_missing: 15,
+            facts_lost: 16,
+            announcements_lost: 17,
+            conflicts: 18,
+            defences: 19,
         };
         let mut counters = Counters::default();
         counters.set_outcomes(&path, &neighbours);
         let mut published: Vec<u64> = counters.values.into_iter().filter(|&value| value > 0).collect();
         published.sort_unstable();
-        assert_eq!(published, (1..=16).collect::<Vec<_>>());
+        assert_eq!(published, (1..=19).collect::<Vec<_>>());
     }
 
     #[test]

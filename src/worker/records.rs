@@ -70,7 +70,7 @@ impl SessionRecord {
             rport: hot.rport,
             state: hot.state,
             flags: hot.flags,
-            service: ServiceId(cold.service),
+            service: ServiceId(cold.service.into()),
             real_server: RealServerId(hot.real_server),
             packets: hot.packets,
             age: now.since(cold.created),

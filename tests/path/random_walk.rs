@@ -32,18 +32,21 @@ impl Walk {
         let other = if families.server_v6 { "[2001:db8:2::12]:8080" } else { "10.2.0.12:8080" };
         let udp = crate::rig::service("udp", &families.vip().to_string(), &families.rip().to_string(), "");
         let udp = udp.replace("\"web\"", "\"dns\"");
+        let headed = udp.replace("local_pool", "client_address = \"proxy-v2\"\nlocal_pool");
         let config = |tcp: &str, weight: u16| {
             let second = format!("[[service.real_server]]\naddress = \"{other}\"\nweight = {weight}\n");
             small_pool(&families.config(workers, "tcp", tcp), 20) + &second + &udp
         };
         let toa = "client_address = \"toa\"\n[service.toa]\nno_room = \"bare-ack\"";
         let without_second = small_pool(&families.config(workers, "tcp", "on_remove = \"reset\""), 20) + &udp;
-        let without_service = small_pool(&crate::rig::base(workers), 20) + &udp;
+        let without_service = small_pool(&crate::rig::base(workers), 20) + &headed;
         let configurations = vec![
             config(toa, 1),
             config(toa, 0),
             config("client_address = \"toa\"\n[service.toa]\nno_room = \"reset\"", 2),
             config("on_remove = \"reset\"\n[service.timeouts]\ntcp_established_secs = 40", 1),
+            config(crate::proxy::V1, 1),
+            config(crate::proxy::V2, 1),
             without_second,
             without_service,
         ];

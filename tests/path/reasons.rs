@@ -197,6 +197,12 @@ fn cause(reason: &str) -> Option<Rig> {
             rig.client(&flow.inbound(RST, 1 << 30, 0).packet());
             rig
         }
+        "proxy_header_first" => {
+            let mut rig = Rig::new(&V4.config(2, "tcp", crate::proxy::V2));
+            let flow = Conversation::begin(&mut rig, V4, 1);
+            rig.client(&flow.inbound(ACK, 1, 1).payload(b"PROXY").packet());
+            rig
+        }
         "icmp_malformed" => packet(tcp(), &icmp(V4.client(), V4.vip(), 3, 3, 0, b"")),
         "icmp_checksum" => frame(tcp(), &icmp(V4.client(), V4.vip(), 8, 0, 1, b"x"), |frame| frame[36] ^= 1),
         "icmp_unhandled" => packet(tcp(), &icmp(V4.client(), V4.vip(), 13, 0, 1, b"x")),

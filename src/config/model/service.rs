@@ -62,6 +62,9 @@ pub struct Service {
     /// Details of `client_address = "uoa"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uoa: Option<Uoa>,
+    /// Details of `client_address = "proxy-v2"` where `protocol = "udp"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
     /// Time-outs that differ from the global `[timeouts]`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
@@ -146,9 +149,9 @@ pub enum ClientAddress {
     Toa,
     /// By an IPv4 option on the first datagrams of a session; UDP only, and IPv4 real servers only.
     Uoa,
-    /// By the text form of the PROXY protocol; not built yet.
+    /// By the text form of the PROXY protocol, ahead of a TCP connection's first byte.
     ProxyV1,
-    /// By the binary form of the PROXY protocol; not built yet.
+    /// By the binary form of the PROXY protocol, which UDP has, too.
     ProxyV2,
 }
 
@@ -198,6 +201,15 @@ impl Default for Toa {
             no_room: NoRoom::Forward,
         }
     }
+}
+
+/// `[service.proxy]`: the PROXY protocol header of UDP sessions.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = config::Proxy)]
+pub struct Proxy {
+    /// Whether each datagram carries the header, as dnsdist and PowerDNS want it; else the first of a session alone.
+    pub each_datagram: bool,
 }
 
 /// What becomes of a segment that has no room for TOA.

@@ -1,4 +1,4 @@
-//! Checks of `[[service]]`, its real servers, time-outs and TOA.
+//! Checks of `[[service]]`, its real servers, time-outs, TOA and PROXY protocol.
 
 use hashbrown::HashMap;
 
@@ -9,8 +9,11 @@ use super::super::{limits, text};
 use super::{at_most, known, unique_name};
 use crate::service::route::RouteTable;
 use crate::service::scheduler::{Algorithm, HashFlags};
-use crate::service::snapshot::{ClientAddress, Listener, NoRoom, OnRemove, ToaSettings, UoaSettings};
+use crate::service::snapshot::{
+    ClientAddress, Listener, NoRoom, OnRemove, ProxySettings, ToaSettings, UoaSettings,
+};
 use crate::session::Timeouts;
+use crate::wire::proxy_protocol::Version;
 use crate::wire::{Address, Protocol};
 
 /// The written time-outs over those of `base`.
@@ -184,48 +187,62 @@ fn scheduler(path: &str, written: &model::Service, found: &mut Findings) -> (Alg
 
 fn client_address(path: &str, written: &model::Service, found: &mut Findings) -> ClientAddress {
     let at = |key: &str| format!("{path}.{key}");
-    let toa = written.client_address == model::ClientAddress::Toa;
-    if written.toa.is_some() && !toa {
+    let is_udp = written.protocol == model::Protocol::Udp;
+    if written.toa.is_some() && written.client_address != model::ClientAddress::Toa {
         let hint = "write client_address = \"toa\", or remove the table";
         found.mistake(at("toa"), "the service does not tell the client's address by TOA", hint);
     }
-    let uoa = written.client_address == model::ClientAddress::Uoa;
-    if written.uoa.is_some() && !uoa {
+    if written.uoa.is_some() && written.client_address != model::ClientAddress::Uoa {
         let hint = "write client_address = \"uoa\", or remove the table";
         found.mistake(at("uoa"), "the service does not tell the client's address by UOA", hint);
     }
+    if written.proxy.is_some() && !(is_udp && written.client_address == model::ClientAddress::ProxyV2) {
+        let problem = "the service sends no PROXY protocol header with datagrams";
+        let hint = "write protocol = \"udp\" and client_address = \"proxy-v2\", or remove the table";
+        found.mistake(at("proxy"), problem, hint);
+    }
     match written.client_address {
-        model::ClientAddress::ProxyV1 | model::ClientAddress::ProxyV2 => {
-            let hint = "write \"toa\" or \"none\"";
-            found.mistake(at("client_address"), "the PROXY protocol is not built yet", hint);
+        model::ClientAddress::None => ClientAddress::None,
+        model::ClientAddress::Toa => {
+            if is_udp {
+                let hint = "write \"uoa\", which is the same for UDP, or \"proxy-v2\", or \"none\"";
+                found.mistake(at("client_address"), "TOA is a TCP option and the service is UDP", hint);
+            }
+            ClientAddress::Toa(toa(path, written, found))
         }
-        model::ClientAddress::Toa if written.protocol == model::Protocol::Udp => {
-            let hint = "write \"uoa\", which is the same for UDP, or \"none\"";
-            found.mistake(at("client_address"), "TOA is a TCP option and the service is UDP", hint);
+        model::ClientAddress::Uoa => {
+            if !is_udp {
+                let hint = "write \"toa\", which is the same for TCP, or \"none\"";
+                found.mistake(at("client_address"), "UOA is for datagrams and the service is TCP", hint);
+            }
+            ClientAddress::Uoa(uoa_settings(path, written, found))
         }
-        model::ClientAddress::Uoa if written.protocol == model::Protocol::Tcp => {
-            let hint = "write \"toa\", which is the same for TCP, or \"none\"";
-            found.mistake(at("client_address"), "UOA is for datagrams and the service is TCP", hint);
+        model::ClientAddress::ProxyV1 => {
+            if is_udp {
+                let problem = "version 1 of the PROXY protocol has no word for UDP";
+                found.mistake(at("client_address"), problem, "write \"proxy-v2\" or \"none\"");
+            }
+            ClientAddress::Proxy(ProxySettings { version: Version::V1, each_datagram: false })
         }
-        _ => {}
+        model::ClientAddress::ProxyV2 => {
+            let each_datagram = written.proxy.as_ref().is_some_and(|proxy| proxy.each_datagram);
+            ClientAddress::Proxy(ProxySettings { version: Version::V2, each_datagram })
+        }
     }
-    if uoa {
-        return ClientAddress::Uoa(uoa_settings(path, written, found));
-    }
-    if !toa {
-        return ClientAddress::None;
-    }
+}
+
+fn toa(path: &str, written: &model::Service, found: &mut Findings) -> ToaSettings {
     let details = written.toa.clone().unwrap_or_default();
     let mut kind = |key: &str, value: i64, good: &[u8]| {
         let kind = good.iter().copied().find(|&kind| i64::from(kind) == value);
         if kind.is_none() {
             let list: Vec<String> = good.iter().map(u8::to_string).collect();
             let problem = format!("{value} is no option kind that receivers of TOA read");
-            found.mistake(at(&format!("toa.{key}")), problem, format!("write one of {}", list.join(", ")));
+            found.mistake(format!("{path}.toa.{key}"), problem, format!("write one of {}", list.join(", ")));
         }
         kind.unwrap_or(254)
     };
-    ClientAddress::Toa(ToaSettings {
+    ToaSettings {
         kind_v4: kind("kind", details.kind, &[254, 253, 200, 28]),
         kind_v6: kind("kind_v6", details.kind_v6, &[254, 253]),
         on_syn: details.on_syn,
@@ -234,7 +251,7 @@ fn client_address(path: &str, written: &model::Service, found: &mut Findings) ->
             model::NoRoom::BareAck => NoRoom::BareAck,
             model::NoRoom::Reset => NoRoom::Reset,
         },
-    })
+    }
 }
 
 fn uoa_settings(path: &str, written: &model::Service, found: &mut Findings) -> UoaSettings {

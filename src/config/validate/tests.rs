@@ -188,8 +188,21 @@ const SERVICES: &[Case] = &[
         "service[0].scheduler_flags[0]",
         "only sh and mh",
     ),
-    ("\"toa\"", "\"proxy-v1\"", "service[0].client_address", "\"toa\" or \"none\""),
-    ("\"toa\"", "\"proxy-v2\"", "service[0].client_address", "\"toa\" or \"none\""),
+    ("\"toa\"", "\"proxy-v3\"", "service[0].client_address", "`proxy-v2`"),
+    ("\"toa\"", "\"proxy-v2\"\nproxy = {}", "service[0].proxy", "protocol = \"udp\""),
+    (
+        "protocol = \"udp\"",
+        "protocol = \"udp\"\nclient_address = \"proxy-v1\"",
+        "service[1].client_address",
+        "\"proxy-v2\"",
+    ),
+    ("protocol = \"udp\"", "protocol = \"udp\"\nproxy = {}", "service[1].proxy", "remove the table"),
+    (
+        "protocol = \"udp\"",
+        "protocol = \"udp\"\nclient_address = \"proxy-v2\"\nproxy = { each = true }",
+        "service[1].proxy.each",
+        "`each_datagram`",
+    ),
     (
         "protocol = \"udp\"",
         "protocol = \"udp\"\nclient_address = \"toa\"",

@@ -85,6 +85,33 @@ pub fn translate_sack(options: &mut [u8], sub: u32) -> Delta {
     delta
 }
 
+/// Passes every SACK block, its two edges as they stand, to `judge`, which gives back what shall stand there, `None` for
+/// nothing. Blocks move up, what gets free becomes no-operations; an option without blocks becomes those altogether.
+pub fn retain_sack(options: &mut [u8], mut judge: impl FnMut(u32, u32) -> Option<(u32, u32)>) -> Delta {
+    let mut delta = Delta::default();
+    let mut spans = Spans::new();
+    while let Some(span) = spans.next(options) {
+        if span.kind != KIND_SACK || !matches!(span.len, 10 | 18 | 26 | 34) {
+            continue;
+        }
+        let option = &mut options[span.offset..span.offset + span.len];
+        let old = sum(option) as u16;
+        let mut end = 2;
+        for at in (2..span.len).step_by(8) {
+            if let Some((from, to)) = judge(get_u32(option, at), get_u32(option, at + 4)) {
+                put_u32(option, end, from);
+                put_u32(option, end + 4, to);
+                end += 8;
+            }
+        }
+        option[1] = end as u8;
+        let used = if end > 2 { end } else { 0 };
+        option[used..].fill(KIND_NO_OPERATION);
+        delta = delta.combine(Delta::default().replace_u16(old, sum(option) as u16).at_offset(span.offset));
+    }
+    delta
+}
+
 /// Brings an MSS above `max` down to it (RFC 6691). A smaller one stays, and where there is none, none is added.
 pub fn lower_mss(options: &mut [u8], max: u16) -> Delta {
     let mut delta = Delta::default();

@@ -7,7 +7,7 @@ mod edit;
 
 pub use edit::{
     TIMESTAMPS_ALIGNED_LEN, add_to_aligned_val, erase_kind, erase_mp_capable, is_only_timestamps, lower_mss,
-    take_from_aligned_ecr, translate_sack, translate_timestamps,
+    retain_sack, take_from_aligned_ecr, translate_sack, translate_timestamps,
 };
 
 use super::field::{get_u16, get_u32};
@@ -27,6 +27,8 @@ pub const KIND_SACK_PERMITTED: u8 = 4;
 pub const KIND_SACK: u8 = 5;
 /// timestamps (RFC 7323 §3)
 pub const KIND_TIMESTAMPS: u8 = 8;
+/// TCP Fast Open cookie (RFC 7413 §4.1.1)
+pub const KIND_FAST_OPEN: u8 = 34;
 /// Multipath TCP (RFC 8684)
 pub const KIND_MPTCP: u8 = 30;
 

@@ -11,7 +11,7 @@ pub mod conversation;
 pub mod frame;
 pub mod seen;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use fullnat::path::{Engine, ShardConfig};
 use fullnat::service::snapshot::Snapshot;
 use fullnat::session::{SessionIndex, State};
 use fullnat::steering::Steering;
-use fullnat::wire::{Address, Protocol, Tuple};
+use fullnat::wire::{Address, Protocol, Tuple, proxy_protocol};
 
 use frame::{ETH, arp, ethernet, nd};
 use seen::Seen;
@@ -215,6 +215,8 @@ pub struct Rig {
     sent: Vec<Seen>,
     unread: bool,
     neighbour_answers: u64,
+    /// PROXY protocol headers that real servers were sent: there a client's address may stand.
+    proxy_headers: HashSet<Vec<u8>>,
     mark: BTreeMap<String, u64>,
 }
 
@@ -272,6 +274,7 @@ impl Rig {
             sent: Vec::new(),
             unread: false,
             neighbour_answers: 0,
+            proxy_headers: HashSet::new(),
             mark: BTreeMap::new(),
         };
         // Until all announcements are out.
@@ -412,7 +415,7 @@ impl Rig {
         }
     }
 
-    fn check_secrecy(&self, seen: &Seen) {
+    fn check_secrecy(&mut self, seen: &Seen) {
         let mut frame = seen.frame.clone();
         let clients: Vec<&str> = HOSTS.iter().filter(|host| host.0 == WAN).map(|host| host.1).collect();
         let foreign = if seen.port == WAN { &INSIDE[..] } else { &clients[..] };
@@ -431,6 +434,12 @@ impl Rig {
             let len = usize::from(seen.ipv4_options()[1]);
             frame[ETH + 20..ETH + 20 + len].fill(0);
         }
+        if let Some(header) = self.proxy_header(seen)
+            && let Some(at) = frame.windows(header.len()).position(|window| window == header)
+        {
+            assert_eq!(seen.port, LAN, "a PROXY protocol header on the client side: {header:02x?}");
+            frame[at..at + header.len()].fill(0);
+        }
         for address in foreign.iter().filter(|_| !self.hairpin) {
             let found = match ip(address) {
                 IpAddr::V4(v4) => frame[ETH..].windows(4).any(|window| window == v4.octets()),
@@ -438,6 +447,17 @@ impl Rig {
             };
             assert!(!found, "{address} in a frame on the other side: {seen:?}");
         }
+    }
+
+    /// The PROXY protocol header in a payload, or all that is sent again of one.
+    fn proxy_header<'a>(&mut self, seen: &'a Seen) -> Option<&'a [u8]> {
+        if let Ok(said) = proxy_protocol::read(&seen.payload) {
+            let header = &seen.payload[..said.len];
+            self.proxy_headers.insert(header.to_vec());
+            return Some(header);
+        }
+        let is_rest = self.proxy_headers.iter().any(|header| header.ends_with(&seen.payload));
+        (is_rest && seen.port == LAN && !seen.payload.is_empty()).then_some(&seen.payload)
     }
 
     /// A host's answer to a question of the gateway; `None` if the frame is none, an empty one from nobody.
@@ -609,6 +629,9 @@ impl Rig {
                 ("uoa_sent", counters.uoa_sent),
                 ("uoa_no_option_room", counters.uoa_no_option_room),
                 ("uoa_no_mtu_room", counters.uoa_no_mtu_room),
+                ("proxy_sent", counters.proxy_sent),
+                ("proxy_sent_again", counters.proxy_sent_again),
+                ("proxy_no_buffer", counters.proxy_no_buffer),
                 ("refusals_limited", counters.refusals_limited),
             ] {
                 add(name, count);

@@ -94,6 +94,11 @@ impl Seen {
         self.tcp().2
     }
 
+    pub fn window(&self) -> u16 {
+        let L4::Tcp { window, .. } = self.l4 else { panic!("not TCP: {self:?}") };
+        window
+    }
+
     pub fn options(&self) -> &[u8] {
         let L4::Tcp { options, .. } = &self.l4 else { panic!("not TCP: {self:?}") };
         options
