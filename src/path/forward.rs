@@ -130,11 +130,13 @@ impl<P: Packet> Shard<P> {
             return Verdict::Drop(DropReason::L4Checksum);
         }
         uoa::erase_forged(packet, parsed);
-        let uoa_due = self.sessions.hot(index).flags.has(Flags::TOA)
+        let (protocol, told_by) = (parsed.tuple.protocol, hot.flags);
+        let uoa_due = protocol == Protocol::Udp
+            && told_by.has(Flags::TOA)
             && self.uoa_due(turn, parsed, (index, direction), out_len, egress.mtu.into());
-        let done = match parsed.tuple.protocol {
+        let done = match protocol {
             Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
-            Protocol::Udp if direction == Direction::Inbound && hot.flags.has(Flags::PROXY_HEADER) => {
+            Protocol::Udp if direction == Direction::Inbound && told_by.has(Flags::PROXY_HEADER) => {
                 self.insert_proxy_header(turn, packet, parsed, layout, index, (out_len, egress))
             }
             Protocol::Udp => Ok((layout, Delta::default())),
@@ -150,7 +152,6 @@ impl<P: Packet> Shard<P> {
         hot.packets = hot.packets.wrapping_add(1);
         let real_server = hot.real_server;
         let delta = delta.add_delta(hot.ends_delta(direction));
-        let protocol = parsed.tuple.protocol;
         let families = (parsed.v6, to_v6);
         let rewritten =
             rewrite::rewrite(packet, layout, protocol, &ends, families, delta, &mut self.identification);

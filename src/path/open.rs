@@ -53,7 +53,7 @@ impl Beginning {
             cold.last_timestamp = value;
         }
         match service.client_address {
-            ClientAddress::None => {}
+            ClientAddress::None | ClientAddress::Uoa(_) => {}
             ClientAddress::Toa(_) => hot.flags.set(Flags::TOA),
             ClientAddress::Proxy(settings) => {
                 hot.flags.set(Flags::PROXY_HEADER);
