@@ -120,7 +120,7 @@ fn conformance_j2_a_clients_own_option_never_reaches_the_real_server() {
     for more in [UOA, ""] {
         let mut rig = Rig::new(&families.config(2, "udp", more));
         let expected = (!more.is_empty()).then_some(client);
-        let mut forge = |rig: &mut Rig, forged: &[u8], expected: Option<End>| {
+        let forge = |rig: &mut Rig, forged: &[u8], expected: Option<End>| {
             let seen = one(rig.client(&with_ipv4_options(&udp(client, vip, b"ask"), forged)));
             assert_eq!((seen.uoa(), seen.payload.as_slice()), (expected, &b"ask"[..]), "{forged:02x?}");
             assert_eq!(
@@ -155,7 +155,7 @@ fn conformance_j4_a_datagram_that_would_exceed_the_mtu_goes_without() {
     for families in TOLD {
         let mut rig = Rig::new(&families.config(2, "udp", UOA));
         let (client, vip) = ends(families, 5000);
-        let mut send = |rig: &mut Rig, payload: usize| {
+        let send = |rig: &mut Rig, payload: usize| {
             one(rig.client(&udp_with(
                 client,
                 vip,
