@@ -16,6 +16,7 @@ from rig import gateway as gateways
 from rig import receiver as receivers
 from rig.frames import TCP
 from rig.gateway import service
+from rig.known_servers import KNOWN, known_servers
 from rig.lab import LIPS, LIPS6, RAW_SERVER, RAW_SERVER6, RAW_SERVER_MAC, RIPS, RIPS6, VIP, VIP6
 from rig.netns import wait_until
 from rig.raw_host import RawHost
@@ -52,7 +53,17 @@ def services():
         service("who-dual", f"{VIP}:{WHO_DUAL}", WHO_DUAL),
         service("unnamed", f"{VIP}:18092", BOTH, client_address="none"),
         service("other-kind", f"{six}:18093", BOTH, table=RIPS6, toa={"kind_v6": 253}),
+        *(entry for name, kind in KNOWN.items() for entry in known_services(name, kind)),
     ]
+
+
+def known_services(name, kind):
+    """One of the known servers, which rs1 has: for each family, and for both at one socket if it has such a one."""
+    yield service(name, f"{VIP}:{kind.port}", kind.port, ("rs1",))
+    yield service(f"{name}6", f"[{VIP6}]:{kind.port}", kind.port, ("rs1",), RIPS6)
+    if kind.dual:
+        yield service(f"{name}-dual", f"{VIP}:{kind.dual}", kind.dual, ("rs1",))
+        yield service(f"{name}-dual64", f"[{VIP6}]:{kind.dual}", kind.dual, ("rs1",))
 
 
 # (VIP, port): how the client comes and what kind of socket accepts it
@@ -91,6 +102,13 @@ def inside(whole_lab):
             process.wait()
             namespace.processes.remove(process)
         receiver.close()
+
+
+@pytest.fixture(scope="module")
+def known(inside, whole_lab):
+    """HAProxy, Redis, PostgreSQL and sshd in rs1, in the receiver's cgroup."""
+    with known_servers(whole_lab.servers["rs1"], inside.inside) as servers:
+        yield servers
 
 
 @pytest.fixture
@@ -158,6 +176,17 @@ def test_conformance_J1_nginx_sees_the_client(gateway, lab, receiver, way):
 def test_conformance_J1_pythons_http_server_sees_the_client(gateway, lab, receiver, vip, port):
     with kept(lab, vip, port) as (me, ask):
         assert ask() == {"accepted": me, "peer": me, "looked_up": None}
+
+
+@ONE_WORKER
+@pytest.mark.parametrize("name", KNOWN)
+def test_conformance_J1_unmodified_servers_see_the_client(gateway, lab, known, receiver, name):
+    server = known[name]
+    ways = [(vip, port) for port in (server.port, server.dual) if port for vip in (VIP, VIP6)]
+    for vip, port in ways:
+        with lab.client.connect(vip, port) as client:
+            assert end(*server.seen(client)) == end(*client.getsockname()[:2])
+    assert receiver.counts()["options"] == receiver.counts()["sessions"] == len(ways)
 
 
 @ONE_WORKER
