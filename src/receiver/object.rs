@@ -1,8 +1,10 @@
 //! The compiled programs, as `build.rs` put them in, and their loading.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{LpmTrie, Map, MapData};
+use aya::maps::{LpmTrie, Map, MapData, MapInfo};
 use aya::programs::{CgroupSockAddr, CgroupSockopt, Iter, Program, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader};
 
@@ -39,6 +41,12 @@ pub const CLIENTS: &str = "clients";
 pub const COUNTERS: &str = "counters";
 /// The map of prefixes.
 pub const TRUSTED: &str = "trusted";
+
+/// Whether the receiver pins something of this name.
+pub fn is_pin(name: &OsStr) -> bool {
+    let links = HOOKS.iter().map(|(name, _)| *name);
+    links.chain([CONNECTIONS, CLIENTS, COUNTERS, TRUSTED]).any(|pin| name == pin)
+}
 
 /// Programs in the kernel, tied to nothing yet, and the maps they share with those that ran before.
 pub struct Programs {
@@ -81,6 +89,7 @@ fn load_object(
     kernel: Option<&Btf>,
     with_look_up: bool,
 ) -> Result<Ebpf, anyhow::Error> {
+    unpin_unlike(bytes, place)?;
     let mut ebpf = EbpfLoader::new().btf(kernel).default_map_pin_directory(place.directory()).load(bytes)?;
     for (name, program) in ebpf.programs_mut() {
         match program {
@@ -96,6 +105,23 @@ fn load_object(
         }
     }
     Ok(ebpf)
+}
+
+/// Unpins every map that another version has made otherwise than this object does: a new one takes its place. Programs that
+/// run go on with theirs.
+fn unpin_unlike(bytes: &[u8], place: &Place) -> Result<(), anyhow::Error> {
+    for (name, wanted) in aya_obj::Object::parse(bytes)?.maps {
+        let pin = place.pin(&name);
+        let Ok(pinned) = MapInfo::from_pin(&pin) else { continue };
+        let is_like = pinned.map_type()? as u32 == wanted.map_type()
+            && pinned.key_size() == wanted.key_size()
+            && pinned.value_size() == wanted.value_size()
+            && pinned.max_entries() == wanted.max_entries();
+        if !is_like {
+            fs::remove_file(&pin)?;
+        }
+    }
+    Ok(())
 }
 
 /// An error and its causes in one line, the verifier's log by its end: there stands what it did not like.
@@ -131,6 +157,8 @@ impl Programs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -142,6 +170,23 @@ mod tests {
             "{line}"
         );
         assert_eq!(said(&anyhow::anyhow!("short\n reason")), "short reason");
+    }
+
+    /// The end-to-end tests load the first and, with the kernel's type information hidden, the last.
+    #[test]
+    fn every_program_of_the_object_between_is_also_in_the_first_or_the_last() {
+        let programs = |object: &Object| -> BTreeMap<String, String> {
+            let functions = aya_obj::Object::parse(object.bytes).unwrap().functions.into_values();
+            functions.map(|function| (function.name, format!("{:?}", function.instructions))).collect()
+        };
+        let [first, between, last] = &OBJECTS.iter().map(programs).collect::<Vec<_>>()[..] else {
+            assert!(!is_compiled());
+            return;
+        };
+        assert_eq!(between.len(), HOOKS.len() + 1);
+        for (name, code) in between {
+            assert!([first, last].iter().any(|object| object.get(name) == Some(code)), "{name}");
+        }
     }
 
     #[test]
