@@ -28,6 +28,7 @@
 #define LEN_V6 20
 /* DPVS kmod/toa/toa.h: TOA_SO_GET_LOOKUP */
 #define SO_TOA_LOOKUP 4096
+#define PAGE_LEN_MIN 4096
 
 /* DPVS kmod/toa/toa.h: struct toa_nat64_peer. */
 struct toa_nat64_peer {
@@ -52,11 +53,15 @@ struct connection {
  * The first TOA option of a segment; 1 if there is one, -1 if there is only one of a wrong length.
  *
  * bpf_load_hdr_opt() would refuse: of kinds 253 and 254 it demands RFC 6994 identifiers, where TOA has the port. `end` is
- * the end of the TCP header. The offset is kept below 64 so that the verifier sees few states instead of a million.
+ * the end of the TCP header.
+ *
+ * The verifier follows every way through the loop until it comes to a state that it has seen. What it knows of the offset
+ * would differ from way to way, a million of them, unless it came in a lucky order. So each turn ends with an offset of
+ * which it knows nothing but that it is below 64: `any` is added and taken away again, a number that it cannot know.
  */
-static __always_inline int find_option(void *data, void *end, struct client *client)
+static __always_inline int find_option(void *data, void *end, __u64 any, struct client *client)
 {
-	__u32 at = TCP_HEADER_LEN;
+	__u64 at = TCP_HEADER_LEN;
 	int found = 0;
 
 	for (int turn = 0; turn < OPTIONS_LEN_MAX; turn++) {
@@ -71,26 +76,27 @@ static __always_inline int find_option(void *data, void *end, struct client *cli
 		} else {
 			if (len < 2 || len > OPTIONS_LEN_MAX)
 				return found;
-			int is_toa = kind == KIND || kind == KIND_ALTERNATE;
-			if (is_toa && len == LEN_V4 && (void *)(option + LEN_V4) <= end) {
-				client->port = *(__be16 *)(option + 2);
-				client->address[2] = MAPPED;
-				client->address[3] = *(__u32 *)(option + 4);
-				return 1;
+			if (kind == KIND || kind == KIND_ALTERNATE) {
+				if (len == LEN_V4 && (void *)(option + LEN_V4) <= end) {
+					client->port = *(__be16 *)(option + 2);
+					client->address[2] = MAPPED;
+					client->address[3] = *(__u32 *)(option + 4);
+					return 1;
+				}
+				if (len == LEN_V6 && (void *)(option + LEN_V6) <= end) {
+					client->port = *(__be16 *)(option + 2);
+					client->address[0] = *(__u32 *)(option + 4);
+					client->address[1] = *(__u32 *)(option + 8);
+					client->address[2] = *(__u32 *)(option + 12);
+					client->address[3] = *(__u32 *)(option + 16);
+					return 1;
+				}
+				if (kind == KIND)
+					found = -1;
 			}
-			if (is_toa && len == LEN_V6 && (void *)(option + LEN_V6) <= end) {
-				client->port = *(__be16 *)(option + 2);
-				client->address[0] = *(__u32 *)(option + 4);
-				client->address[1] = *(__u32 *)(option + 8);
-				client->address[2] = *(__u32 *)(option + 12);
-				client->address[3] = *(__u32 *)(option + 16);
-				return 1;
-			}
-			if (kind == KIND)
-				found = -1;
 			at += len;
 		}
-		asm volatile("%0 &= 63" : "+r"(at));
+		asm volatile("%0 += %1; %0 -= %1; %0 &= 63" : "+r"(at) : "r"(any));
 	}
 	return found;
 }
@@ -153,7 +159,7 @@ int established(struct bpf_sock_ops *ops)
 
 	struct client client;
 	__builtin_memset(&client, 0, sizeof(client));
-	int found = find_option((void *)(long)ops->skb_data, (void *)(long)ops->skb_data_end, &client);
+	int found = find_option((void *)(long)ops->skb_data, (void *)(long)ops->skb_data_end, ops->remote_port, &client);
 	if (found <= 0) {
 		count(found ? MALFORMED : WITHOUT);
 		return 1;
@@ -209,6 +215,12 @@ int getpeername6(struct bpf_sock_addr *ctx)
 SEC("cgroup/getsockopt")
 int getsockopt(struct bpf_sockopt *ctx)
 {
+	/* Of longer answers the program is shown the first page only, and kernels before 6.4 refuse them (EFAULT) unless it
+	 * says that it leaves them alone: Documentation/bpf/prog_cgroup_sockopt.rst. */
+	if (ctx->optlen > PAGE_LEN_MIN) {
+		ctx->optlen = 0;
+		return 1;
+	}
 	if (ctx->level != IPPROTO_IP || ctx->optname != SO_TOA_LOOKUP || !ctx->sk)
 		return 1;
 	struct client *client = bpf_sk_storage_get(&clients, ctx->sk, 0, 0);

@@ -3,7 +3,7 @@
 # usage: scripts/bench.sh [CASE ...] [--quick] [--json FILE] [--record] [--no-build]
 #        scripts/bench.sh instructions [--record]     counts instructions against benches/instructions.json
 #        scripts/bench.sh compare BASE                what the changes since commit BASE did to counts and cycles
-# Cases: forward cycles both-ways new-sessions latency workers memory control real toa; all by default.
+# Cases: forward cycles both-ways new-sessions latency workers memory control real receiver toa; all by default.
 # --quick takes less than three minutes. Curves, JSON and the history of all runs: target/bench/. --record keeps the
 # figures in benches/history.jsonl and shows them in README.md: on a calm machine, with everything committed.
 set -euo pipefail

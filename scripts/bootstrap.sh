@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a part of the project needs and that are not there yet.
 # usage: scripts/bootstrap.sh [build|receiver|demo|test|count|bench ...]     (default: build demo test)
-# Prints nothing when nothing is missing. Services that come with a package (nginx) are not started.
+# Prints nothing when nothing is missing. Services that come with a package (nginx, redis, sshd ...) are not started.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -10,7 +10,7 @@ declare -A PACKAGES=(
   [build]="build-essential pkg-config libdpdk-dev libclang-dev clang libbpf-dev linux-libc-dev"
   [receiver]="build-essential clang libbpf-dev linux-libc-dev"
   [demo]="iproute2 ethtool nginx-light curl wrk python3-scapy"
-  [test]="dpdk-dev iproute2 ethtool nftables nginx-light curl wrk iperf3 tshark
+  [test]="dpdk-dev iproute2 ethtool nftables nginx-light haproxy redis-server postgresql openssh-server curl wrk iperf3 tshark
           bind9-dnsutils dnsmasq-base dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
           lua5.4"
   [count]="valgrind"

@@ -24,6 +24,7 @@ import latency
 import machine
 import readme
 import real
+import receiver
 import results
 import toa
 
@@ -38,6 +39,7 @@ CASES = {
     "control": control.run,
     "latency": latency.run,
     "real": real.run,
+    "receiver": receiver.run,
 }
 # Every run, and, by --record, what is worth keeping in git. README shows the last record of each case.
 ALL_RUNS = machine.OUTPUT / "runs.jsonl"

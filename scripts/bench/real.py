@@ -38,8 +38,8 @@ AF_PACKET = f"net_af_packet{{n}},iface={{iface}},framecnt={RING},qdisc_bypass=1"
 class Lab:
     """Client, middle and server, as namespaces."""
 
-    def __init__(self, directory, udp_port=None):
-        """With `udp_port`, the gateway serves UDP there too."""
+    def __init__(self, directory, udp_port=None, inside=None):
+        """With `udp_port`, the gateway serves UDP there too; `inside`: what makes nginx run elsewhere (`start_nginx`)."""
         self.udp_port = udp_port
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="real-", dir=directory))
         self.polls, self.ends = machine.cores()
@@ -60,7 +60,7 @@ class Lab:
         self.client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
         self.client.sysctl("net.ipv4.tcp_tw_reuse", 1)
         with pinned(self.ends):
-            start_nginx(self.server, "server", self.directory / "nginx")
+            start_nginx(self.server, "server", self.directory / "nginx", inside=inside)
             start_iperf(self.server)
 
     def _space(self, role):
@@ -98,7 +98,7 @@ def direct(_):
 
 
 @contextlib.contextmanager
-def fullnatd(lab, driver):
+def fullnatd(lab, driver, client_address="none"):
     devices = [AF_PACKET, "net_af_xdp{n},iface={iface}"][driver == "af_xdp"]
     ports = "".join(
         f'[[port]]\nname = "{name}"\ndevice = "{devices.format(n=n, iface=iface)}"\naddresses = ["{address}/24"]\n'
@@ -106,7 +106,7 @@ def fullnatd(lab, driver):
     listens = [("tcp", HTTP_PORT), ("tcp", IPERF_PORT), *([("udp", lab.udp_port)] if lab.udp_port else [])]
     services = "".join(
         f'[[service]]\nname = "s{port}"\nlisten = "{VIP}:{port}"\nprotocol = "{protocol}"\nscheduler = "rr"\n'
-        f'local_pool = "pool"\nclient_address = "none"\n[[service.real_server]]\naddress = "{RIP}:{port}"\n'
+        f'local_pool = "pool"\nclient_address = "{client_address if protocol == "tcp" else "none"}"\n[[service.real_server]]\naddress = "{RIP}:{port}"\n'
         for protocol, port in listens)
     config = lab.directory / f"{driver}.toml"
     socket = lab.directory / f"{driver}.sock"

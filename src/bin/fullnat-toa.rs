@@ -13,7 +13,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use fullnat::cpu;
-use fullnat::receiver::{self, Connection, Extras, PIN_DEFAULT, Place, Prefix, ReceiverError, Status, Trust};
+use fullnat::receiver::{
+    self, Connection, Cost, Extras, PIN_DEFAULT, Place, Prefix, ReceiverError, Status, Trust,
+};
 use serde::Serialize;
 
 /// Makes the servers of this machine see the client behind a FULLNAT gateway.
@@ -157,6 +159,10 @@ fn status_text(status: &Status) -> String {
         ("udp answers", counts.udp_answers),
     ] {
         let _ = writeln!(text, "{name:<20} {value}");
+    }
+    for Cost { program, runs, nanoseconds } in &status.costs {
+        let each = nanoseconds / runs;
+        let _ = writeln!(text, "{:<20} {runs} runs, {each} ns each", format!("took, {program}"));
     }
     text
 }

@@ -35,21 +35,21 @@ pub fn attach(
     if !object::is_compiled() {
         return Err(ReceiverError::NotCompiled);
     }
-    if let Some(capability) = place::missing_capability() {
-        return Err(ReceiverError::NotAllowed(capability));
-    }
+    place::check_capabilities()?;
     let cgroup = cgroup.map_or_else(place::cgroup_root, |path| Ok(path.to_owned()))?;
     let (directory, id) = place::open_cgroup(&cgroup)?;
+    let _alone = place.lock()?;
+    let taken = place.is_taken()?;
     let was = Link::open(&place.pin(ESTABLISHED)).ok().and_then(|link| link.cgroup_id().ok());
     match was {
         Some(other) if other != 0 && other != id => {
             return Err(ReceiverError::AttachedElsewhere(place::cgroup_name(other)));
         }
         // The cgroup went and took the links' work with it, or an attaching was interrupted: begin anew.
-        Some(0) | None if place.directory().exists() => place.remove()?,
+        Some(0) | None if taken => place.remove()?,
         _ => {}
     }
-    let replaced = place.directory().exists();
+    let replaced = was.is_some_and(|id| id != 0);
     place.create()?;
     let done = load_and_link(place, &directory, trust, extras);
     if done.is_err() && !replaced {
@@ -114,7 +114,9 @@ fn take_away(pin: &Path) {
 
 /// Takes the programs away, and with them what they know of live connections: these show the gateway from now on.
 pub fn detach(place: &Place) -> Result<(), ReceiverError> {
-    if !place.directory().exists() {
+    place::check_capabilities()?;
+    let _alone = place.lock()?;
+    if !place.is_taken()? {
         return Err(ReceiverError::NotAttached(place.directory().into()));
     }
     for (name, _, _) in HOOKS.iter().rev() {

@@ -26,7 +26,7 @@ mod trust;
 pub use attach::{Attached, attach, detach};
 pub use layout::{Connection, Counts};
 pub use place::{PIN_DEFAULT, Place};
-pub use status::{Status, connections, status};
+pub use status::{Cost, Status, connections, status};
 pub use trust::{Prefix, Trust};
 
 use std::path::PathBuf;
@@ -101,6 +101,12 @@ pub enum ReceiverError {
     /// another place than before
     #[error("the receiver is attached to {0}: detach it there first")]
     AttachedElsewhere(String),
+    /// a directory that somebody else uses
+    #[error(
+        "{0} was not pinned by this fullnat-toa: name a directory of its own with --pin, or take it away with the program \
+         that pinned it"
+    )]
+    Foreign(PathBuf),
     /// nothing to ask or to take away
     #[error("the receiver is not attached: nothing is pinned at {0}")]
     NotAttached(PathBuf),

@@ -1,15 +1,16 @@
 //! The compiled programs, as `build.rs` put them in, and their loading.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{LpmTrie, Map, MapData};
+use aya::maps::{LpmTrie, Map, MapData, MapInfo};
 use aya::programs::{CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, Program, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::place::{self, Place};
 use super::sys::Hook;
-use super::{Counts, Extras, ReceiverError};
+use super::{Extras, ReceiverError};
 
 /// One compilation of `ffi/toa.bpf.c` or `ffi/uoa.bpf.c`.
 struct Object {
@@ -72,6 +73,12 @@ const IDLE_NANOS: &str = "idle_nanos";
 /// The map of prefixes.
 pub const TRUSTED: &str = "trusted";
 
+/// Whether the receiver pins something of this name.
+pub fn is_pin(name: &OsStr) -> bool {
+    let links = HOOKS.iter().map(|(name, ..)| *name);
+    links.chain([CONNECTIONS, CLIENTS, COUNTERS, TRUSTED]).chain(UDP_MAPS).any(|pin| name == pin)
+}
+
 /// Programs in the kernel, tied to nothing yet, and the maps they share with those that ran before.
 pub struct Programs {
     tcp: Ebpf,
@@ -89,7 +96,6 @@ pub fn is_compiled() -> bool {
 ///
 /// What a kernel has is found by trying: distributions bring features to older numbers.
 pub fn load(place: &Place, extras: &Extras) -> Result<Programs, ReceiverError> {
-    forget_other_counters(place);
     // Megabytes to parse: once for all that need it.
     let kernel = Btf::from_sys_fs().ok();
     let (tcp, lacks) = load_richest(OBJECTS, place, kernel.as_ref(), extras).map_err(|reason| {
@@ -110,15 +116,6 @@ pub fn load(place: &Place, extras: &Extras) -> Result<Programs, ReceiverError> {
         programs.lacks.extend(lacks);
     }
     Ok(programs)
-}
-
-/// Another version may have counted other things: its counts are not continued.
-fn forget_other_counters(place: &Place) {
-    let pin = place.pin(COUNTERS);
-    let len = MapData::from_pin(&pin).and_then(|map| map.info()).map(|info| info.max_entries());
-    if len.is_ok_and(|len| len != Counts::LEN) {
-        let _ = fs::remove_file(pin);
-    }
 }
 
 /// The first object that the kernel takes and what it lacks, or what was said of the last one.
@@ -144,6 +141,7 @@ fn load_object(
     kernel: Option<&Btf>,
     extras: &Extras,
 ) -> Result<Ebpf, anyhow::Error> {
+    unpin_unlike(bytes, place)?;
     let idle = extras.udp_idle.unwrap_or_default().as_nanos() as u64;
     let mut ebpf = EbpfLoader::new()
         .btf(kernel)
@@ -166,6 +164,23 @@ fn load_object(
         }
     }
     Ok(ebpf)
+}
+
+/// Unpins every map that another version has made otherwise than this object does: a new one takes its place. Programs that
+/// run go on with theirs.
+fn unpin_unlike(bytes: &[u8], place: &Place) -> Result<(), anyhow::Error> {
+    for (name, wanted) in aya_obj::Object::parse(bytes)?.maps {
+        let pin = place.pin(&name);
+        let Ok(pinned) = MapInfo::from_pin(&pin) else { continue };
+        let is_like = pinned.map_type()? as u32 == wanted.map_type()
+            && pinned.key_size() == wanted.key_size()
+            && pinned.value_size() == wanted.value_size()
+            && pinned.max_entries() == wanted.max_entries();
+        if !is_like {
+            fs::remove_file(&pin)?;
+        }
+    }
+    Ok(())
 }
 
 /// An error and its causes in one line, the verifier's log by its end: there stands what it did not like.
@@ -202,6 +217,8 @@ impl Programs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -213,6 +230,24 @@ mod tests {
             "{line}"
         );
         assert_eq!(said(&anyhow::anyhow!("short\n reason")), "short reason");
+    }
+
+    /// The end-to-end tests load the first and, with the kernel's type information hidden, the last.
+    #[test]
+    fn every_program_of_the_object_between_is_also_in_the_first_or_the_last() {
+        let programs = |object: &Object| -> BTreeMap<String, String> {
+            let functions = aya_obj::Object::parse(object.bytes).unwrap().functions.into_values();
+            functions.map(|function| (function.name, format!("{:?}", function.instructions))).collect()
+        };
+        let [first, between, last] = &OBJECTS.iter().map(programs).collect::<Vec<_>>()[..] else {
+            assert!(!is_compiled());
+            return;
+        };
+        let tied = HOOKS.iter().filter(|(.., part)| *part != Part::Udp);
+        assert_eq!(between.len(), tied.count() + 1);
+        for (name, code) in between {
+            assert!([first, last].iter().any(|object| object.get(name) == Some(code)), "{name}");
+        }
     }
 
     #[test]

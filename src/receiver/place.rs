@@ -4,9 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
 use super::ReceiverError;
+use super::object::is_pin;
 
 /// Where links and maps are pinned unless said otherwise.
 pub const PIN_DEFAULT: &str = "/sys/fs/bpf/fullnat-toa";
@@ -23,13 +25,25 @@ pub struct Place {
 impl Place {
     /// A directory that need not exist yet; the one above it is on a bpf file system.
     pub fn at(directory: impl Into<PathBuf>) -> Result<Place, ReceiverError> {
-        let directory = directory.into();
-        let above = directory.parent().unwrap_or(Path::new("/"));
-        if is_of(above, BPF_FS_MAGIC) {
-            Ok(Place { directory })
-        } else {
-            Err(ReceiverError::NoBpffs(above.into()))
+        let place = Place { directory: directory.into() };
+        let above = place.above();
+        if is_of(above, BPF_FS_MAGIC) { Ok(place) } else { Err(ReceiverError::NoBpffs(above.into())) }
+    }
+
+    fn above(&self) -> &Path {
+        match self.directory.parent() {
+            Some(above) if above.as_os_str().is_empty() => Path::new("."),
+            Some(above) => above,
+            None => Path::new("/"),
         }
+    }
+
+    /// Keeps everybody else from attaching and detaching here until it is dropped; waits for whoever does so now.
+    pub(super) fn lock(&self) -> Result<Flock<File>, ReceiverError> {
+        let above = self.above();
+        let cannot = || ReceiverError::at(format!("cannot lock {}", above.display()));
+        let directory = File::open(above).map_err(cannot())?;
+        Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| cannot()(error.into()))
     }
 
     /// Where something of the receiver is pinned.
@@ -47,14 +61,28 @@ impl Place {
             .map_err(ReceiverError::at(format!("cannot make {}", self.directory.display())))
     }
 
+    /// Whether the directory is there; one with anything in it that the receiver does not pin is refused.
+    pub(super) fn is_taken(&self) -> Result<bool, ReceiverError> {
+        let cannot = ReceiverError::at(format!("cannot read {}", self.directory.display()));
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            entries => entries.map_err(cannot)?,
+        };
+        let foreign = entries.flatten().find(|entry| !is_pin(&entry.file_name()));
+        match foreign {
+            Some(entry) => Err(ReceiverError::Foreign(entry.path())),
+            None => Ok(true),
+        }
+    }
+
     /// Takes away every pin and the directory.
     pub(super) fn remove(&self) -> Result<(), ReceiverError> {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        for entry in entries {
-            let _ = fs::remove_file(entry.path());
+        self.is_taken()?;
+        let cannot = || ReceiverError::at(format!("cannot remove {}", self.directory.display()));
+        for entry in fs::read_dir(&self.directory).map_err(cannot())?.flatten() {
+            fs::remove_file(entry.path()).map_err(cannot())?;
         }
-        fs::remove_dir(&self.directory)
-            .map_err(ReceiverError::at(format!("cannot remove {}", self.directory.display())))
+        fs::remove_dir(&self.directory).map_err(cannot())
     }
 }
 
@@ -79,7 +107,7 @@ fn root_in(mounts: &str) -> Option<PathBuf> {
 
 /// A cgroup, opened, and its id.
 pub fn open_cgroup(path: &Path) -> Result<(File, u64), ReceiverError> {
-    if !is_of(path, CGROUP2_SUPER_MAGIC) {
+    if !path.is_dir() || !is_of(path, CGROUP2_SUPER_MAGIC) {
         return Err(ReceiverError::NotCgroup2(path.into()));
     }
     let cannot = || ReceiverError::at(format!("cannot open {}", path.display()));
@@ -121,11 +149,13 @@ pub fn is_too_old(release: &str) -> bool {
     }
 }
 
-/// A capability that this process lacks. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
-pub fn missing_capability() -> Option<&'static str> {
-    missing_in(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+/// Whether this process may do what the receiver does.
+pub fn check_capabilities() -> Result<(), ReceiverError> {
+    let missing = missing_in(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+    missing.map_or(Ok(()), |capability| Err(ReceiverError::NotAllowed(capability)))
 }
 
+/// A capability that a process lacks by its `/proc/PID/status`. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
 fn missing_in(status: &str) -> Option<&'static str> {
     /// `linux/capability.h`
     const NET_ADMIN: u32 = 12;
@@ -193,6 +223,25 @@ mod tests {
         assert!(
             matches!(Place::at("/proc/fullnat-toa"), Err(ReceiverError::NoBpffs(above)) if above == Path::new("/proc"))
         );
+        assert!(matches!(Place::at("here"), Err(ReceiverError::NoBpffs(above)) if above == Path::new(".")));
         assert!(matches!(open_cgroup(Path::new("/proc")), Err(ReceiverError::NotCgroup2(_))));
+    }
+
+    #[test]
+    fn what_another_program_has_pinned_is_not_touched() {
+        let above = tempfile::tempdir().unwrap();
+        let place = Place { directory: above.path().join("pins") };
+        assert!(!place.is_taken().unwrap());
+        place.create().unwrap();
+        for name in ["clients", "established", "connections"] {
+            fs::write(place.pin(name), "").unwrap();
+        }
+        assert!(place.is_taken().unwrap());
+        fs::write(place.pin("xdp"), "").unwrap();
+        assert!(matches!(place.remove(), Err(ReceiverError::Foreign(path)) if path == place.pin("xdp")));
+        assert!(place.pin("clients").exists());
+        fs::remove_file(place.pin("xdp")).unwrap();
+        place.remove().unwrap();
+        assert!(!place.directory().exists());
     }
 }

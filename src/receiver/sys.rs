@@ -95,6 +95,19 @@ struct DetachAttributes {
     link: u32,
 }
 
+/// `struct bpf_link_info`, of a cgroup link; any number is one of its.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    cgroup: u64,
+    hook: u32,
+    rest: [u32; 25],
+}
+
 // SAFETY: made below only, with paths and buffers that live to the end of the function that makes them.
 unsafe impl Attributes for PinAttributes {}
 // SAFETY: as above.
@@ -169,15 +182,23 @@ impl Link {
 
     /// The id of the cgroup, which is the inode number of its directory; 0 when the cgroup is gone.
     pub fn cgroup_id(&self) -> io::Result<u64> {
-        // `struct bpf_link_info`: type, id, program id, padding, and of a cgroup link its id and the hook
-        let mut info = [0u64; 16];
+        Ok(self.info()?.cgroup)
+    }
+
+    /// The id of the program that it ties.
+    pub fn program_id(&self) -> io::Result<u32> {
+        Ok(self.info()?.program)
+    }
+
+    fn info(&self) -> io::Result<LinkInfo> {
+        let mut info = LinkInfo::default();
         let mut attributes = InfoAttributes {
             fd: number(self.0.as_fd()),
             len: size_of_val(&info) as u32,
-            info: info.as_mut_ptr() as u64,
+            info: std::ptr::from_mut(&mut info) as u64,
         };
         bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
-        Ok(info[2])
+        Ok(info)
     }
 }
 

@@ -101,14 +101,19 @@ mod tests {
     }
 
     /// DPVS `kmod/toa` (`struct toa_ip4_data`, `toa_ip6_data`), Huawei `TCP_option_address` and elb-toa 2.1, Alibaba LVS v3,
-    /// UCloud.
-    const MODULES: [Module; 5] = [
+    /// UCloud, `ip_vs_ca` (`struct ip_vs_tcpo_addr`), and the kernel patches behind Akamai's and other networks.
+    const MODULES: [Module; 7] = [
         Module { name: "DPVS", v4: &[(254, 8)], v6: &[(254, 20)], last: false },
         Module { name: "Huawei toa 1.0", v4: &[(254, 8)], v6: &[], last: false },
         Module { name: "Huawei elb-toa 2.1", v4: &[(254, 8)], v6: &[(254, 20), (253, 20)], last: true },
         Module { name: "Alibaba", v4: &[(254, 8)], v6: &[(253, 20)], last: false },
         Module { name: "UCloud", v4: &[(200, 8), (254, 8), (253, 8)], v6: &[], last: false },
+        Module { name: "ip_vs_ca", v4: &[(200, 8)], v6: &[], last: false },
+        Module { name: "Akamai", v4: &[(28, 8)], v6: &[], last: false },
     ];
+    /// What every one of them has behind its kind, for 203.0.113.7 and 2001:db8::7, port 40001.
+    const V4_BEHIND: [u8; 7] = [8, 0x9c, 0x41, 203, 0, 113, 7];
+    const V6_BEHIND: [u8; 19] = [20, 0x9c, 0x41, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
     impl Module {
         fn reads(&self, options: &[u8]) -> Option<(Address, u16)> {
@@ -152,24 +157,46 @@ mod tests {
                 for kind in module.v4.iter().map(|form| form.0) {
                     let mut option = [0; V4_LEN];
                     write_v4(&mut option, kind, 40_001, [203, 0, 113, 7]);
+                    assert_eq!(option[..], [&[kind], &V4_BEHIND[..]].concat());
                     assert_eq!(module.reads(&[&option, others].concat()), Some(v4), "{} {kind}", module.name);
                 }
                 for kind in module.v6.iter().map(|form| form.0) {
                     let mut option = [0; V6_LEN];
                     write_v6(&mut option, kind, 40_001, *v6.0.octets());
+                    assert_eq!(option[..], [&[kind], &V6_BEHIND[..]].concat());
                     assert_eq!(module.reads(&[&option, others].concat()), Some(v6), "{} {kind}", module.name);
                 }
             }
         }
-        // What is sent unless a service says otherwise suits all of them for IPv4; for IPv6 Alibaba's wants kind 253.
-        let takes = |forms: &[(u8, usize)], kind| forms.iter().any(|form| form.0 == kind);
-        assert!(MODULES.iter().all(|module| takes(module.v4, KIND_DEFAULT)));
-        let other: Vec<&str> = MODULES
-            .iter()
-            .filter(|module| !module.v6.is_empty() && !takes(module.v6, KIND_DEFAULT))
-            .map(|module| module.name)
-            .collect();
-        assert_eq!(other, ["Alibaba"]);
+    }
+
+    /// docs/real-servers.md says which.
+    #[test]
+    fn some_modules_want_another_kind_than_is_sent_unless_a_service_says_so() {
+        let want_another = |forms: fn(&Module) -> &'static [(u8, usize)]| {
+            let others = MODULES.iter().filter(|module| {
+                !forms(module).is_empty() && forms(module).iter().all(|form| form.0 != KIND_DEFAULT)
+            });
+            others.map(|module| module.name).collect::<Vec<_>>()
+        };
+        assert_eq!(want_another(|module| module.v4), ["ip_vs_ca", "Akamai"]);
+        assert_eq!(want_another(|module| module.v6), ["Alibaba"]);
+    }
+
+    /// Of a client's own options those of `KINDS` and of the kind that is sent are erased; what is left of it follows ours.
+    #[test]
+    fn conformance_j2_no_module_takes_a_clients_own_option() {
+        for module in &MODULES {
+            for (sent, _) in module.v4 {
+                let ours = [&[*sent], &V4_BEHIND[..]].concat();
+                let erased = |kind| KINDS.contains(&kind) || kind == *sent;
+                for (kind, len) in module.v4.iter().chain(module.v6).filter(|form| !erased(form.0)) {
+                    let forged = [&[*kind, *len as u8], &[66; V6_LEN - 2][..len - 2]].concat();
+                    let client = Some((Address::from_v4([203, 0, 113, 7]), 40_001));
+                    assert_eq!(module.reads(&[ours.clone(), forged].concat()), client, "{}", module.name);
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,10 +4,13 @@ Never the machine's root cgroup: the programs see the sockets of processes that 
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
+import platform
 import re
+import struct
 import subprocess
 import tempfile
 
@@ -17,6 +20,35 @@ from .netns import wait_until
 PREFIX = "fn"
 LACKING = 3
 """exit status where the machine lacks what the receiver needs"""
+
+
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+BPF_OBJ_GET, BPF_PROG_GET_FD_BY_ID, BPF_ENABLE_STATS = 7, 13, 32
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def _bpf(command, attributes):
+    """A system call bpf(2) that gives a descriptor."""
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    fd = _libc.syscall(BPF_SYSCALL, command, buffer, len(attributes))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), f"bpf({command})")
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def kernel_statistics():
+    """The kernel measures how long each eBPF program runs, as with `kernel.bpf_stats_enabled`, as long as this is open."""
+    return _bpf(BPF_ENABLE_STATS, struct.pack("I", 0))
+
+
+def _told_of(fd, name):
+    """What `/proc` says of a descriptor of bpf(2)."""
+    text = pathlib.Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
+    return int(re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)[1])
 
 
 class Unavailable(Exception):
@@ -91,6 +123,14 @@ class Receiver:
     def connections(self):
         """Clients of the live connections."""
         return json.loads(self.run("--json", "status", "--connections").stdout)
+
+    def verified(self, program):
+        """How many instructions the kernel followed until it took an attached program."""
+        path = ctypes.create_string_buffer(str(self.pins / "toa" / program).encode())
+        with _bpf(BPF_OBJ_GET, struct.pack("QII", ctypes.addressof(path), 0, 0)) as link:
+            number = _told_of(link, "prog_id")
+        with _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("III", number, 0, 0)) as loaded:
+            return _told_of(loaded, "verified_insns")
 
     def inside(self, *argv):
         """A command line that runs another one in the cgroup, its sockets with it."""
