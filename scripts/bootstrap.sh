@@ -12,7 +12,7 @@ declare -A PACKAGES=(
   [demo]="iproute2 ethtool nginx-light curl wrk python3-scapy"
   [test]="dpdk-dev iproute2 ethtool nftables nginx-light curl wrk iperf3 tshark
           bind9-dnsutils dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
-          lua5.4"
+          haproxy lua5.4"
   [count]="valgrind"
   [bench]="dpdk valgrind python3-matplotlib python3-scapy iproute2 ethtool nftables nginx-light libnginx-mod-stream
            haproxy wrk iperf3 curl procps python3-pytest lua5.4"

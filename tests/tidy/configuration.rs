@@ -54,6 +54,7 @@ fn tables() -> [(&'static str, &'static str, Value); 11] {
         ),
         ("[[service.real_server]]", "RealServer", filled(json!({"address": ""}))),
         ("[service.toa]", "Toa", of(serde_json::to_value(model::Toa::default()))),
+        ("[service.proxy]", "Proxy", of(serde_json::to_value(model::Proxy::default()))),
         ("[timeouts] and [service.timeouts]", "Timeouts", json!({})),
         ("[refusal]", "Refusal", of(serde_json::to_value(model::Refusal::default()))),
         ("[neighbours]", "Neighbours", of(serde_json::to_value(model::Neighbours::default()))),
