@@ -9,6 +9,7 @@ use super::drop_reason::DropReason;
 use super::neighbour::NeighbourIndex;
 use super::packet::{Io, Packet, ReceivedChecksum};
 use super::parsed::Parsed;
+use super::proxy_header;
 use super::rewrite::{self, Ends, Layout};
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment, Tracked};
@@ -231,6 +232,12 @@ impl<P: Packet> Shard<P> {
         if is_syn {
             let mss = mss_limit(turn, hot, &self.neighbours, direction);
             delta = delta.combine(edit_syn_options(header, mss));
+        }
+        if direction == Direction::Outbound && tcp_option::may_hold_sack(&header[tcp::HEADER_LEN..]) {
+            let cold = self.sessions.cold(index);
+            if cold.header.version != 0 {
+                delta = delta.combine(proxy_header::hide_blocks(header, hot, cold));
+            }
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
         if direction == Direction::Inbound && client_address::may_be_forged(header) {

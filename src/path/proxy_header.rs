@@ -51,12 +51,16 @@ pub(super) fn begin(header: &mut HeaderOnItsWay, version: Version, flow: &Tuple)
 /// When the header is to be sent again if nothing is heard; `None` if there is nothing to wait for.
 pub(super) fn timeout(hot: &Hot, cold: &Cold, now: Tick) -> Option<Tick> {
     let header = &cold.header;
-    let over = matches!(hot.state, State::Close | State::TimeWait);
-    if !hot.flags.has(Flags::PROXY_HEADER) || header.times_sent == 0 || over {
+    if !hot.flags.has(Flags::PROXY_HEADER) || header.times_sent == 0 || is_over(hot) {
         return None;
     }
     let waited = since_sent(header, now);
     Some(now.plus(doubled(TIMEOUT_TICKS, header.times_sent - 1).saturating_sub(waited)))
+}
+
+/// Whether nobody waits for the header any more.
+fn is_over(hot: &Hot) -> bool {
+    matches!(hot.state, State::Close | State::TimeWait)
 }
 
 fn since_sent(header: &HeaderOnItsWay, now: Tick) -> u32 {
@@ -71,8 +75,8 @@ fn doubled(ticks: u32, times: u8) -> u32 {
 fn heeds_sign(header: &HeaderOnItsWay, now: Tick) -> bool {
     match header.times_sent {
         0 => false,
-        1 => header.unacknowledged > 0,
-        more => header.unacknowledged > 0 && since_sent(header, now) >= doubled(SIGN_TICKS, more - 2),
+        1 => true,
+        more => since_sent(header, now) >= doubled(SIGN_TICKS, more - 2),
     }
 }
 
@@ -166,8 +170,10 @@ impl<P: Packet> Shard<P> {
         let is_bare = segment.next_seq() == segment.seq;
         let echo = sent_timestamps(tcp_header(&mut packet, &parsed)).map_or(0, |(_, echo)| echo);
         if segment.flags & tcp::RST != 0 {
-            // It counts with exactly the number behind the header: that the real server has one is seen to first.
-            if is_sent && segment.seq == hot.next_seq_inbound && cold.header.unacknowledged > 0 {
+            // It counts with exactly the number behind the header: that the real server has one is seen to first. One
+            // that was challenged comes again.
+            let is_exact = segment.seq == hot.next_seq_inbound && expected_within(hot, cold).is_some();
+            if is_exact && (!is_over(hot) || heeds_sign(&cold.header, turn.now.tick())) {
                 self.send_header_again(turn, index, echo, usize::MAX);
             }
             self.pass_on(turn, rx_port, packet, &parsed, found);
@@ -297,7 +303,8 @@ impl<P: Packet> Shard<P> {
         let (mut delta, is_missing) = note_acknowledgement(header, &segment, hot, cold);
         delta = delta.combine(lower_window(header, &segment, cold));
         adjust_checksum(header, delta, partial);
-        if is_missing && window > 0 && heeds_sign(&cold.header, turn.now.tick()) {
+        let is_heeded = !is_over(hot) && heeds_sign(&cold.header, turn.now.tick());
+        if is_missing && window > 0 && is_heeded {
             let shift = if segment.flags & tcp::SYN != 0 { 0 } else { cold.header.server_window_shift };
             self.send_header_again(turn, index, echo, usize::from(window) << shift);
         }
@@ -321,11 +328,7 @@ impl<P: Packet> Shard<P> {
         turn: &mut Turn<'_, I>,
         index: SessionIndex,
     ) {
-        let (hot, cold, _) = self.sessions.lines_mut(index);
-        if cold.header.unacknowledged == 0 {
-            // It came more than once, and by now all has been said about that.
-            hot.flags.clear(Flags::PROXY_HEADER);
-        } else if self.ensure_route(turn, index).is_ok() {
+        if self.ensure_route(turn, index).is_ok() {
             self.send_header_again(turn, index, 0, usize::MAX);
         }
     }
@@ -401,8 +404,8 @@ fn version_of(header: &HeaderOnItsWay) -> Version {
     if header.version == 1 { Version::V1 } else { Version::V2 }
 }
 
-/// Takes down how much of the header is acknowledged, and makes acknowledgement and SACK blocks begin behind it. Says
-/// what that adds to the checksum, and whether the segment shows that the header, or the rest of it, is missing.
+/// Takes down how much of the header is acknowledged, and has the acknowledgement begin behind it. Says what that adds to
+/// the checksum, and whether the segment shows that the header, or the rest of it, is missing.
 fn note_acknowledgement(
     header: &mut [u8],
     segment: &Segment,
@@ -410,45 +413,51 @@ fn note_acknowledgement(
     cold: &mut Cold,
 ) -> (Delta, bool) {
     const CONTROLS: u8 = tcp::SYN | tcp::FIN | tcp::RST;
-    let on_its_way = &mut cold.header;
-    if on_its_way.times_sent == 0 || segment.flags & tcp::ACK == 0 {
+    if cold.header.times_sent == 0 || segment.flags & tcp::ACK == 0 {
         return (Delta::default(), false);
     }
-    let first = cold.client_isn.wrapping_add(1).wrapping_add(hot.seq_delta);
-    let mut delta = Delta::default();
-    let mut is_missing = false;
+    let first = first_byte(hot, cold);
+    let on_its_way = &mut cold.header;
     if is_within(segment.ack, first) {
         let left = first.wrapping_sub(segment.ack) as u8;
         on_its_way.unacknowledged = on_its_way.unacknowledged.min(left);
         tcp::set_ack(header, first);
-        delta = delta.replace_u32(segment.ack, first);
         // Its own data say nothing: it may speak before it hears.
         let is_pure = segment.flags & CONTROLS == 0 && segment.payload_len == 0;
         let is_syn_again = segment.flags & tcp::SYN != 0;
-        is_missing = on_its_way.unacknowledged > 0 && (is_pure || is_syn_again);
-    } else {
-        let furthest = hot.next_seq_inbound.wrapping_add(hot.seq_delta);
-        let is_sound = !tcp::seq_before(segment.ack, first) && !tcp::seq_after(segment.ack, furthest);
-        if is_sound && segment.flags & tcp::RST == 0 {
-            on_its_way.unacknowledged = 0;
-            // A header that came more than once is told of by D-SACK (RFC 2883), which the client must not see either:
-            // then the session stays until the timer comes round.
-            if on_its_way.times_sent == 1 {
-                hot.flags.clear(Flags::PROXY_HEADER);
-            }
-        }
+        return (Delta::default().replace_u32(segment.ack, first), is_pure || is_syn_again);
     }
-    let ack = tcp::ack(header);
-    let options = &mut header[tcp::HEADER_LEN..];
-    if !options.is_empty() && !tcp_option::is_only_timestamps(options) {
-        delta = delta.combine(tcp_option::retain_sack(options, |from, to| {
-            let from = if is_within(from, first) { first } else { from };
-            // A block at the acknowledgement would be nonsense to the client: to it nothing is missing before.
-            let is_shown = to != first && !is_within(to, first) && !(from == first && ack == first);
-            is_shown.then_some((from, to))
-        }));
+    let furthest = hot.next_seq_inbound.wrapping_add(hot.seq_delta);
+    let is_sound = !tcp::seq_before(segment.ack, first) && !tcp::seq_after(segment.ack, furthest);
+    if is_sound && segment.flags & tcp::RST == 0 {
+        on_its_way.unacknowledged = 0;
+        hot.flags.clear(Flags::PROXY_HEADER);
     }
-    (delta, is_missing)
+    (Delta::default(), false)
+}
+
+/// Keeps from the client what SACK blocks of the real server's say of a header, be it late or of one that came twice
+/// (RFC 2883), long after it was acknowledged. `header` has options besides timestamps and the real server's numbers.
+/// Returns what that adds to the checksum.
+#[cold]
+pub(super) fn hide_blocks(header: &mut [u8], hot: &Hot, cold: &Cold) -> Delta {
+    if cold.header.times_sent == 0 || tcp::flags(header) & tcp::ACK == 0 {
+        return Delta::default();
+    }
+    let first = first_byte(hot, cold);
+    let mut delta = Delta::default();
+    let mut ack = tcp::ack(header);
+    if is_within(ack, first) {
+        delta = delta.replace_u32(ack, first);
+        ack = first;
+        tcp::set_ack(header, first);
+    }
+    delta.combine(tcp_option::retain_sack(&mut header[tcp::HEADER_LEN..], |from, to| {
+        let from = if is_within(from, first) { first } else { from };
+        // A block at the acknowledgement would be nonsense to the client: to it nothing is missing before.
+        let is_shown = to != first && !is_within(to, first) && !(from == first && ack == first);
+        is_shown.then_some((from, to))
+    }))
 }
 
 /// What the real server has room for it also needs for the header: the client gets what is left. Not exactly where a

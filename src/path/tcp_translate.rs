@@ -27,7 +27,7 @@ pub fn translate(header: &mut [u8], hot: &Hot, direction: Direction) -> Delta {
         };
         delta = delta.combine(tcp_option::translate_timestamps(options, add_val, sub_ecr));
     }
-    let may_hold_sack = direction == Direction::Outbound && !tcp_option::is_only_timestamps(options);
+    let may_hold_sack = direction == Direction::Outbound && tcp_option::may_hold_sack(options);
     if may_hold_sack && hot.flags.has(Flags::SEQ) {
         delta = delta.combine(tcp_option::translate_sack(options, hot.seq_delta));
     }

@@ -305,7 +305,7 @@ pub struct Cold {
     pub(super) timer_slot: u16,
     /// index of the service in the snapshot
     pub service: u16,
-    /// valid with [`Flags::PROXY_HEADER`]
+    /// all zeros where there never was one
     pub header: HeaderOnItsWay,
 }
 

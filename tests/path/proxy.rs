@@ -224,7 +224,10 @@ fn signs_that_it_is_missing_bring_it_again_at_once() {
         assert_eq!((seen.ack(), seen.options()), (CLIENT_ISN.wrapping_add(201), &[1; 12][..]));
         let seen = one(rig.server(&flow.outbound(ACK, 4, 201).options(&edges(from_end(len), 101)).packet()));
         assert_eq!(seen.options(), [&[1, 1, 5, 10][..], &edge(1), &edge(101)].concat());
-        // When the timer has come round the session is like any other.
+        // Nor is what comes late.
+        let late = flow.outbound(ACK, 4, from_end(len)).options(&edges(1, 101));
+        let seen = one(rig.server(&late.packet()));
+        assert_eq!((seen.ack(), seen.options()), (CLIENT_ISN + 1, &[1; 12][..]));
         rig.pass(2);
         rig.mark();
         flow.reply(&mut rig, ACK, 4, 201);

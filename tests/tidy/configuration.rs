@@ -55,6 +55,7 @@ fn tables() -> [(&'static str, &'static str, Value); 12] {
         ("[[service.real_server]]", "RealServer", filled(json!({"address": ""}))),
         ("[service.toa]", "Toa", of(serde_json::to_value(model::Toa::default()))),
         ("[service.uoa]", "Uoa", of(serde_json::to_value(model::Uoa::default()))),
+        ("[service.proxy]", "Proxy", of(serde_json::to_value(model::Proxy::default()))),
         ("[timeouts] and [service.timeouts]", "Timeouts", json!({})),
         ("[refusal]", "Refusal", of(serde_json::to_value(model::Refusal::default()))),
         ("[neighbours]", "Neighbours", of(serde_json::to_value(model::Neighbours::default()))),

@@ -12,8 +12,8 @@ pub use gateway::{
     ChecksumOffload, Control, Dataplane, HugePages, Idle, Neighbours, Port, Refusal, Route, Steering,
 };
 pub use service::{
-    ClientAddress, Listen, LocalPool, NoRoom, OnRemove, Protocol, RealServer, Scheduler, SchedulerFlag,
-    Service, Timeouts, Toa, Uoa,
+    ClientAddress, Listen, LocalPool, NoRoom, OnRemove, Protocol, Proxy, RealServer, Scheduler,
+    SchedulerFlag, Service, Timeouts, Toa, Uoa,
 };
 
 use serde::{Deserialize, Serialize};

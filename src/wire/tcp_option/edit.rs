@@ -18,6 +18,12 @@ pub fn is_only_timestamps(options: &[u8]) -> bool {
     options.len() == TIMESTAMPS_ALIGNED_LEN && get_array(options, 0) == TIMESTAMPS_ALIGNED
 }
 
+/// Whether there are options beyond the usual timestamps, among which SACK blocks may be.
+#[inline(always)]
+pub fn may_hold_sack(options: &[u8]) -> bool {
+    !options.is_empty() && !is_only_timestamps(options)
+}
+
 /// Adds to TSval and takes from TSecr, each modulo 2^32 (RFC 7323 §3).
 #[inline]
 pub fn translate_timestamps(options: &mut [u8], add_val: u32, sub_ecr: u32) -> Delta {
@@ -182,6 +188,28 @@ mod tests {
         let after = adjust(before, delta.unwrap_or_default().fold());
         assert_eq!(after, checksum_with(options), "{options:?}");
         delta.is_some()
+    }
+
+    #[test]
+    fn sack_blocks_move_up_where_others_are_taken_out() {
+        let with = |blocks: &[(u32, u32)]| {
+            let mut option = vec![1, 1, 5, 2 + 8 * blocks.len() as u8];
+            blocks.iter().for_each(|(from, to)| {
+                option.extend(from.to_be_bytes());
+                option.extend(to.to_be_bytes());
+            });
+            option
+        };
+        let all = [(10, 20), (30, 40), (50, 60)];
+        for kept in 0..8 {
+            let mut options = with(&all);
+            let judge = |from, to| (kept >> (from / 20) & 1 == 1).then_some((from + 1, to));
+            assert!(checked(&mut options, |options| Some(retain_sack(options, judge))));
+            let left: Vec<_> = all.into_iter().filter_map(|(from, to)| judge(from, to)).collect();
+            let mut expected = if left.is_empty() { Vec::new() } else { with(&left) };
+            expected.resize(28, 1);
+            assert_eq!(options, expected, "{kept}");
+        }
     }
 
     /// Option lists as stacks and attackers write them; options start at even and odd offsets.

@@ -1,4 +1,4 @@
-"""What runs inside the real servers: nginx, the peer server, a name server, iperf3."""
+"""What runs inside the real servers: nginx, HAProxy, the peer servers, a name server, iperf3."""
 
 import pathlib
 import subprocess
@@ -12,6 +12,7 @@ DUAL_PORT = 8064
 PEER_SERVER = pathlib.Path(__file__).with_name("peer_server.py")
 WHO_SERVER = pathlib.Path(__file__).with_name("who_server.py")
 UDP_SERVER = pathlib.Path(__file__).with_name("udp_server.py")
+PROXY_SERVER = pathlib.Path(__file__).with_name("proxy_server.py")
 DNS_SERVER = pathlib.Path(__file__).with_name("dns_server.py")
 
 NGINX = """\
@@ -24,10 +25,23 @@ http {{
     uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
     server {{
         {listen}
-        location / {{ return 200 "{name} $remote_addr $remote_port\\n"; }}
+        location / {{ return 200 "{name} {client}\\n"; }}
         location /big {{ root {dir}; }}
     }}
 }}
+"""
+
+
+HAPROXY = """\
+global
+    maxconn 4000
+defaults
+    mode http
+    timeout client 10s
+frontend seen
+    bind 0.0.0.0:{port} accept-proxy
+    bind :::{port} v6only accept-proxy
+    http-request return status 200 content-type text/plain lf-string "haproxy %[src] %[src_port]\\n"
 """
 
 
@@ -36,15 +50,17 @@ def listening(namespace, port, kind="-t"):
     return namespace.run("ss", "-Hln", kind, f"sport = :{port}").stdout.strip() != ""
 
 
-def start_nginx(namespace, name, directory, port=HTTP_PORT, listen=None, inside=None, log=False):
+def start_nginx(namespace, name, directory, port=HTTP_PORT, listen=None, inside=None, log=False,
+                client="$remote_addr $remote_port"):
     """`listen`: directives instead of the usual ones; `inside`: what makes a command line run elsewhere, such as
-    `Receiver.inside`; `log`: whether each client goes into `directory/access.log`."""
+    `Receiver.inside`; `log`: whether each client goes into `directory/access.log`; `client`: whom it answers to
+    have taken for its client."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "big").write_bytes(bytes(range(256)) * 4096)
     config = directory / "nginx.conf"
     listen = listen or (f"listen {port} backlog=4096; listen [::]:{port} backlog=4096; "
                         f"listen [::]:{DUAL_PORT} ipv6only=off; listen 1000; listen [::]:1000;")
-    config.write_text(NGINX.format(dir=directory, name=name, listen=listen,
+    config.write_text(NGINX.format(dir=directory, name=name, listen=listen, client=client,
                                    log=f"{directory}/access.log seen" if log else "off"))
     argv = ["nginx", "-p", directory, "-c", config]
     process = namespace.start(*(inside(*argv) if inside else argv), stderr=subprocess.DEVNULL)
@@ -56,6 +72,23 @@ def start_peer(namespace, name, port=PEER_PORT):
     process = namespace.start(sys.executable, PEER_SERVER, name, port)
     wait_until(lambda: listening(namespace, port) and listening(namespace, port, "-u"), 10,
                f"peer server in {namespace.role}")
+    return process
+
+
+def start_haproxy(namespace, directory, port):
+    """Takes PROXY protocol headers, and answers whom it takes for its client."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "haproxy.cfg"
+    config.write_text(HAPROXY.format(port=port))
+    process = namespace.start("haproxy", "-db", "-q", "-f", config)
+    wait_until(lambda: listening(namespace, port), 5, f"HAProxy in {namespace.role}")
+    return process
+
+
+def start_proxy_peer(namespace, port):
+    process = namespace.start(sys.executable, PROXY_SERVER, port)
+    wait_until(lambda: listening(namespace, port) and listening(namespace, port, "-u"), 10,
+               f"PROXY protocol peer in {namespace.role}")
     return process
 
 
