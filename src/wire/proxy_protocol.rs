@@ -20,13 +20,13 @@ use super::{Address, Protocol, Tuple};
 pub const V1_LEN_MAX: usize = 107;
 /// Bytes of a header of version 2 before the addresses.
 pub const V2_FIXED_LEN: usize = 16;
-/// Bytes of the longest header that [`write`] makes.
+/// Bytes of the longest header that [`write()`] makes.
 pub const LEN_MAX: usize = V1_LEN_MAX;
 /// Bytes of the longest header that [`read`] takes, TLVs included: what every host receives in one segment, since "the
 /// sender must always ensure that the header is sent at once" (§2, RFC 9293 §3.7.1).
 pub const READ_LEN_MAX: usize = 536;
 
-/// Bytes of the header of version 2 that [`write`] makes for a client of this family.
+/// Bytes of the header of version 2 that [`write()`] makes for a client of this family.
 pub const fn v2_len(client_v6: bool) -> usize {
     V2_FIXED_LEN + if client_v6 { 36 } else { 12 }
 }
