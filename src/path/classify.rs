@@ -176,7 +176,8 @@ fn cut_off_or(reason: DropReason, ip_len: usize, port: &PortView) -> DropReason 
 /// RFC 6890: 0/8, 127/8, 224/4 and 240/4 are no host's source address.
 #[inline(always)]
 pub(super) const fn is_martian_v4(first_octet: u8) -> bool {
-    first_octet == 0 || first_octet == 127 || first_octet >= 224
+    // one subtraction asks for both 0 and 224 and above
+    first_octet == 127 || first_octet.wrapping_sub(1) >= 223
 }
 
 #[inline]
@@ -304,7 +305,6 @@ fn classify_flow(
         end: place.end,
         tcp_flags: flags,
         v6: place.v6,
-        plain: None,
         hops: 0,
     };
     if place.src == place.dst {

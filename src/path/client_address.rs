@@ -10,7 +10,7 @@ use super::tcp_track::Segment;
 use crate::service::snapshot::ToaSettings;
 use crate::session::{Cold, Flags, Hot};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, tcp, tcp_option, toa};
+use crate::wire::{Address, ipv4, ipv6, tcp, tcp_option, toa};
 
 /// Whether a segment has options beyond the usual timestamps, among which a TOA may be.
 #[inline(always)]
@@ -114,15 +114,27 @@ pub fn insert<P: Packet>(
     write(option, client, cport, settings);
     let segment = &mut headers[layout.l4..];
     let before = tcp::offset_and_flags(segment);
-    tcp::set_header_len(segment, tcp::header_len(segment) + len);
+    let after = tcp::with_more_options(before, len);
+    tcp::set_offset_and_flags(segment, after);
+    lengthen(&mut headers[layout.l3..], len as u16, client.is_v4());
     let delta = Delta::default()
-        .replace_u16(before, tcp::offset_and_flags(segment))
+        .replace_u16(before, after)
         // the pseudo header's length
         .replace_u16(0, len as u16)
         .replace_u16(0, u16::from_be_bytes([option[0], len as u8]))
         .replace_u16(0, cport)
         .insert_address(client);
     Ok((Layout { end: layout.end + len, ..layout }, delta))
+}
+
+/// Notes in the IP header, which is still one of the client's family, that the packet has become longer.
+#[inline(always)]
+fn lengthen(ip: &mut [u8], by: u16, v4: bool) {
+    if v4 {
+        ipv4::set_total_len(ip, ipv4::total_len(ip) + by);
+    } else {
+        ipv6::set_payload_len(ip, ipv6::payload_len(ip) + by);
+    }
 }
 
 /// Fills `option`, [`option_len`] bytes, with the client's address.

@@ -53,18 +53,22 @@ pub struct PathCounters {
     pub refusals_limited: u64,
 }
 
+/// Packets of one direction.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Traffic {
+    /// how many
+    pub packets: u64,
+    /// their bytes, IP header included
+    pub bytes: u64,
+}
+
 /// What one worker knows of one real server: one cache line.
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(64))]
 pub struct RealServerCounters {
-    /// packets from clients
-    pub packets_inbound: u64,
-    /// bytes of them, IP header included
-    pub bytes_inbound: u64,
-    /// packets to clients
-    pub packets_outbound: u64,
-    /// bytes of them
-    pub bytes_outbound: u64,
+    /// what clients sent and what it answered, by [`Direction`]
+    pub traffic: [Traffic; 2],
     /// sessions ever given to it
     pub sessions: u64,
     /// established TCP sessions and all UDP sessions
@@ -83,15 +87,8 @@ impl RealServerCounters {
     /// Counts a packet of `bytes` bytes, IP header included.
     #[inline(always)]
     pub(super) fn count(&mut self, direction: Direction, bytes: usize) {
-        match direction {
-            Direction::Inbound => {
-                self.packets_inbound += 1;
-                self.bytes_inbound += bytes as u64;
-            }
-            Direction::Outbound => {
-                self.packets_outbound += 1;
-                self.bytes_outbound += bytes as u64;
-            }
-        }
+        let traffic = &mut self.traffic[direction as usize];
+        traffic.packets += 1;
+        traffic.bytes += bytes as u64;
     }
 }

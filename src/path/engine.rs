@@ -1,13 +1,14 @@
 //! The packet's journey, one burst at a time.
 //!
-//! 1. **classify** each frame: headers checked once, the odd ones leave the way here
+//! 1. **classify** each frame: headers checked once, the odd ones leave the way here; keys hashed, buckets prefetched
 //! 2. **steer**: flows whose home is another worker go into its ring
-//! 3. **look up**: hash all, prefetch all buckets, probe all, prefetch all sessions
+//! 3. **probe** all buckets, prefetch all sessions
 //! 4. **forward** each: state, translation, addresses, next hop, nearly all by the express lane; a miss begins a session
 //!    or is refused
 //!
 //! Between bursts [`Engine::tick`] does a bounded slice of everything that time brings.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -15,6 +16,8 @@ use arrayvec::ArrayVec;
 use super::classify::{Class, classify};
 use super::counters::{PathCounters, RealServerCounters};
 use super::drop_reason::DropReason;
+use super::express::Lane;
+use super::flows::{Flow, Flows};
 use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
@@ -25,7 +28,8 @@ use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
-use crate::session::{Candidate, Direction, KeyHash, SessionIndex, SessionTable};
+use crate::session::{KeyHash, SessionTable};
+use crate::wire::Tuple;
 
 /// Packets that travel together.
 pub const BURST: usize = 32;
@@ -34,43 +38,7 @@ pub const BURST: usize = 32;
 pub struct Engine<P> {
     snapshot: Arc<Snapshot>,
     shard: Shard<P>,
-}
-
-/// What the phases find out about one packet: one cache line.
-#[derive(Clone, Copy)]
-struct Flow {
-    parsed: Parsed,
-    hash: KeyHash,
-    candidate: Candidate,
-}
-
-const _: () = assert!(size_of::<Flow>() <= 64);
-
-impl Flow {
-    const EMPTY: Flow = Flow { parsed: Parsed::EMPTY, hash: KeyHash(0), candidate: Candidate::NONE };
-}
-
-/// The flows of one burst, packet and description side by side.
-struct Flows<P> {
-    packets: ArrayVec<P, BURST>,
-    described: [Flow; BURST],
-}
-
-impl<P> Flows<P> {
-    fn new() -> Self {
-        Flows { packets: ArrayVec::new(), described: [Flow::EMPTY; BURST] }
-    }
-
-    /// Where the next packet is described before it is pushed.
-    #[inline(always)]
-    fn next(&mut self) -> &mut Parsed {
-        &mut self.described[self.packets.len()].parsed
-    }
-
-    #[inline(always)]
-    fn described(&mut self) -> &mut [Flow] {
-        &mut self.described[..self.packets.len()]
-    }
+    flows: Flows,
 }
 
 impl<P: Packet> Engine<P> {
@@ -79,7 +47,7 @@ impl<P: Packet> Engine<P> {
         let mut shard = Shard::new(config, snapshot.steering.clone(), now)?;
         shard.apply(&snapshot);
         shard.neighbours.announce_all(OwnAddresses::of(&snapshot), now);
-        Ok(Engine { snapshot, shard })
+        Ok(Engine { snapshot, shard, flows: Flows::new() })
     }
 
     /// Takes the next configuration and gives the old one back. Addresses that are new are announced.
@@ -112,16 +80,18 @@ impl<P: Packet> Engine<P> {
         observer: &mut impl Observer,
     ) {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
-        let shard = &mut self.shard;
+        let (shard, flows) = (&mut self.shard, &mut self.flows);
+        let lane = Lane::of(&turn, port);
         shard.counters.received += packets.len() as u64;
-        let mut flows = Flows::new();
-        shard.classify_all(&mut turn, port, packets, &mut flows);
+        shard.classify_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Classify);
         if shard.workers > 1 {
-            shard.steer_all(&mut turn, port, &mut flows);
+            shard.steer_all(&mut turn, port, packets, flows);
         }
         observer.ended(Phase::Steer);
-        shard.forward_all(&mut turn, port, &mut flows, observer);
+        shard.probe_all(packets.len(), flows);
+        observer.ended(Phase::Probe);
+        shard.forward_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Forward);
     }
 
@@ -205,37 +175,57 @@ impl<P: Packet> Shard<P> {
     fn classify_all<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
-        port: PortId,
+        lane: &Lane,
         packets: &mut ArrayVec<P, BURST>,
-        flows: &mut Flows<P>,
+        flows: &mut Flows,
     ) {
         packets.iter().for_each(P::prefetch);
-        let view = &turn.snapshot.ports[port.index()];
-        for packet in packets.drain(..) {
-            if plain::recognise(&packet, view, flows.next()) {
-                flows.packets.push(packet);
-            } else {
-                self.classify_closely(turn, port, packet, flows);
-            }
+        let mut all_plain = true;
+        for (packet, flow) in packets.iter().zip(&mut flows.looked_up) {
+            *flow = match plain::recognise(packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6)) {
+                Some((kind, hash)) => Flow { hash, plain: Some(kind), ..Flow::EMPTY },
+                None => Flow::EMPTY,
+            };
+            all_plain &= flow.plain.is_some();
+        }
+        if !all_plain {
+            self.classify_closely(turn, lane.port, packets, flows);
         }
     }
 
+    /// Begins to look for a session.
+    #[inline(always)]
+    fn look_up(&self, tuple: &Tuple, v6: bool) -> KeyHash {
+        let hash = self.sessions.hash(tuple, v6);
+        self.sessions.prefetch_buckets(hash);
+        hash
+    }
+
+    /// Those that are not plain: flows are described and stay, all others leave the way.
     #[cold]
     fn classify_closely<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         port: PortId,
-        mut packet: P,
-        flows: &mut Flows<P>,
+        packets: &mut ArrayVec<P, BURST>,
+        flows: &mut Flows,
     ) {
-        let mut parsed = Parsed::EMPTY;
-        match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
-            Class::Flow => {
-                *flows.next() = parsed;
-                flows.packets.push(packet);
+        flows.retain(packets, |flows, at, mut packet| {
+            if flows.looked_up[at].plain.is_some() {
+                return Some(packet);
             }
-            other => self.leave_the_way(turn, port, packet, &parsed, other, false),
-        }
+            let parsed = &mut flows.described[at];
+            match classify(&mut packet, &turn.snapshot.ports[port.index()], parsed) {
+                Class::Flow => {
+                    flows.looked_up[at].hash = self.look_up(&parsed.tuple, parsed.v6);
+                    Some(packet)
+                }
+                other => {
+                    self.leave_the_way(turn, port, packet, parsed, other, false);
+                    None
+                }
+            }
+        });
     }
 
     /// Everything that is not a flow to forward.
@@ -263,74 +253,120 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    #[inline]
-    fn steer_all<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, port: PortId, flows: &mut Flows<P>) {
-        let steering = &turn.snapshot.steering;
-        let homes: ArrayVec<WorkerId, BURST> =
-            flows.described().iter().map(|flow| steering.home(&flow.parsed.tuple)).collect();
-        if homes.iter().any(|&home| home != self.worker) {
-            self.hand_off_all(turn, port, flows, &homes);
-        }
-    }
-
     /// Gives the flows of others to them and keeps its own.
-    fn hand_off_all<I: Io<Packet = P>>(
+    #[inline(never)]
+    fn steer_all<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         port: PortId,
-        flows: &mut Flows<P>,
-        homes: &[WorkerId],
+        packets: &mut ArrayVec<P, BURST>,
+        flows: &mut Flows,
     ) {
-        let packets = std::mem::take(&mut flows.packets);
-        for ((at, packet), &home) in packets.into_iter().enumerate().zip(homes) {
-            if home == self.worker {
-                *flows.next() = flows.described[at].parsed;
-                flows.packets.push(packet);
-            } else {
-                self.hand_off(turn, home, port, packet, 0);
+        let steering = &turn.snapshot.steering;
+        let homes: ArrayVec<WorkerId, BURST> =
+            packets.iter().enumerate().map(|(at, packet)| steering.home(&flows.tuple(at, packet))).collect();
+        if homes.iter().all(|&home| home == self.worker) {
+            return;
+        }
+        flows.retain(packets, |_, at, packet| {
+            if homes[at] == self.worker {
+                return Some(packet);
             }
+            self.hand_off(turn, homes[at], port, packet, 0);
+            None
+        });
+    }
+
+    #[inline]
+    fn probe_all(&self, count: usize, flows: &mut Flows) {
+        for flow in &mut flows.looked_up[..count] {
+            flow.candidate = self.sessions.probe(flow.hash);
+            self.sessions.prefetch_entry(flow.candidate, flow.is_v6());
         }
     }
 
+    /// Sends a burst on its way: nearly every one passes the express lane as a whole.
     #[inline]
     fn forward_all<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
-        port: PortId,
-        flows: &mut Flows<P>,
-        observer: &mut impl Observer,
+        lane: &Lane,
+        packets: &mut ArrayVec<P, BURST>,
+        flows: &mut Flows,
     ) {
-        for flow in flows.described() {
-            flow.hash = self.sessions.hash(&flow.parsed.tuple, flow.parsed.v6);
-            self.sessions.prefetch_buckets(flow.hash);
+        let mut passed = 0;
+        for (packet, flow) in packets.iter_mut().zip(&mut flows.looked_up) {
+            let Some(way) = self.express(turn.snapshot, lane, packet, flow) else {
+                return self.forward_each(turn, lane, packets, flows, passed);
+            };
+            flow.way = way;
+            passed += 1;
         }
-        observer.ended(Phase::Hash);
-        for flow in flows.described() {
-            flow.candidate = self.sessions.probe(flow.hash);
-            self.sessions.prefetch_entry(flow.candidate, flow.parsed.v6);
+        let [first, others @ ..] = &flows.looked_up[..passed] else { return };
+        if others.iter().all(|flow| flow.way == first.way) {
+            self.counters.transmitted += passed as u64;
+            turn.io.transmit_all(first.way, packets);
+        } else {
+            self.forward_each(turn, lane, packets, flows, passed);
         }
-        observer.ended(Phase::Probe);
-        for (packet, flow) in flows.packets.drain(..).zip(&flows.described) {
-            let parsed = &flow.parsed;
-            match self.sessions.confirm(&parsed.tuple, parsed.v6, flow.hash, flow.candidate) {
-                Some(found) => self.send_on(turn, port, packet, parsed, found),
-                None => self.open(turn, port, packet, parsed),
+    }
+
+    /// Sends a burst on its way whose first `passed` packets have passed the express lane, and perhaps leave by several
+    /// ports, and the next one, if there is one, has not: packet by packet, so that they keep their order.
+    #[cold]
+    #[inline(never)]
+    fn forward_each<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        lane: &Lane,
+        packets: &mut ArrayVec<P, BURST>,
+        flows: &Flows,
+        passed: usize,
+    ) {
+        for (at, mut packet) in packets.take().into_iter().enumerate() {
+            let flow = &flows.looked_up[at];
+            let way = match at.cmp(&passed) {
+                Ordering::Less => Some(flow.way),
+                Ordering::Equal => None,
+                Ordering::Greater => self.express_one(turn.snapshot, lane, &mut packet, flow),
+            };
+            match way {
+                Some(port) => self.transmit(turn, port, packet),
+                None => {
+                    let parsed = flows.describe(at, &packet);
+                    self.go_the_long_way(turn, lane.port, packet, &parsed, flow.hash);
+                }
             }
         }
     }
 
-    /// Sends a packet that has a session on its way, by the shorter lane if it may take that.
-    #[inline(always)]
-    fn send_on<I: Io<Packet = P>>(
+    /// [`Shard::express`] for those that come one by one.
+    #[inline(never)]
+    fn express_one(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        packet: &mut P,
+        flow: &Flow,
+    ) -> Option<PortId> {
+        self.express(snapshot, lane, packet, flow)
+    }
+
+    /// What the express lane is not for.
+    #[cold]
+    #[inline(never)]
+    fn go_the_long_way<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         port: PortId,
         packet: P,
         parsed: &Parsed,
-        found: (SessionIndex, Direction),
+        hash: KeyHash,
     ) {
-        if let Err(packet) = self.express(turn, port, packet, parsed, found) {
-            self.forward(turn, port, packet, parsed, found);
+        // An earlier packet of the same burst may have begun its session.
+        match self.sessions.find_hashed(&parsed.tuple, hash) {
+            Some(found) => self.forward(turn, port, packet, parsed, found),
+            None => self.open(turn, port, packet, parsed),
         }
     }
 
@@ -342,18 +378,24 @@ impl<P: Packet> Shard<P> {
         mut packet: P,
         hops: u16,
     ) {
-        let view = &turn.snapshot.ports[port.index()];
+        let lane = Lane::of(turn, port);
         let mut parsed = Parsed::EMPTY;
-        let plain = plain::recognise(&packet, view, &mut parsed);
-        match if plain { Class::Flow } else { classify(&mut packet, view, &mut parsed) } {
-            Class::Flow => {
-                parsed.hops = hops;
-                match self.sessions.find(&parsed.tuple) {
-                    Some(found) => self.send_on(turn, port, packet, &parsed, found),
-                    None => self.open(turn, port, packet, &parsed),
-                }
+        let plain = plain::recognise(&packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6));
+        let hash = if let Some((kind, hash)) = plain {
+            let candidate = self.sessions.probe(hash);
+            let flow = Flow { hash, candidate, plain: Some(kind), ..Flow::EMPTY };
+            if let Some(port) = self.express_one(turn.snapshot, &lane, &mut packet, &flow) {
+                return self.transmit(turn, port, packet);
             }
-            other => self.leave_the_way(turn, port, packet, &parsed, other, true),
-        }
+            parsed = plain::describe(packet.head(), kind);
+            hash
+        } else {
+            match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
+                Class::Flow => self.look_up(&parsed.tuple, parsed.v6),
+                other => return self.leave_the_way(turn, port, packet, &parsed, other, true),
+            }
+        };
+        parsed.hops = hops;
+        self.go_the_long_way(turn, port, packet, &parsed, hash);
     }
 }

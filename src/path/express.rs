@@ -2,195 +2,212 @@
 //!
 //! It is for a [`super::plain`] packet of an established session, within one family, whose next hop is in order:
 //! nearly every packet there is. What happens to it is what [`Shard::forward`] would do, by the same functions; here
-//! their arguments are constants and every condition is asked once. Nothing is changed before all conditions hold, so
-//! that everything else can still go the long way.
+//! their arguments are constants and every condition is asked once, those of a whole burst once per burst ([`Lane`]).
+//! Nothing is changed before all conditions hold, so that everything else can still go the long way.
 
 use super::client_address;
-use super::drop_reason::DropReason;
+use super::flows::Flow;
 use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
-use super::packet::{Io, Packet};
+use super::packet::Packet;
 use super::parsed::Parsed;
-use super::plain::{Kind, L4_V4, L4_V6};
+use super::plain::{self, Gate, HEADERS_V4, HEADERS_V6, Kind};
 use super::rewrite::{self, Ends, Layout};
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment};
 use super::tcp_translate;
+use crate::clock::Tick;
 use crate::id::PortId;
-use crate::session::{Direction, Flags, SessionIndex};
+use crate::service::snapshot::{Snapshot, ToaSettings};
+use crate::session::{Candidate, Direction, Flags, SessionIndex, SessionTable};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, Protocol, tcp, tcp_option};
+use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option};
 
-/// Where a packet goes, or why it goes no further.
-type Passed = Result<PortId, DropReason>;
+/// What all packets of a burst find at the entrance of the lane.
+#[derive(Clone, Copy)]
+pub(super) struct Lane {
+    /// what is asked of their headers
+    pub gate: Gate,
+    /// where they were received
+    pub port: PortId,
+    /// the epoch of sessions that may take the lane; that of no session where it is closed to all
+    route_epoch: u32,
+    reverse_path_filter: bool,
+    tick: Tick,
+}
+
+impl Lane {
+    /// For packets that were received on `port`.
+    #[inline]
+    pub fn of<I>(turn: &Turn<'_, I>, port: PortId) -> Self {
+        let view = &turn.snapshot.ports[port.index()];
+        // A packet may lack the checksum that only the long way completes.
+        let closed = view.partial_checksums;
+        Lane {
+            gate: Gate::of(view, &turn.snapshot.ports),
+            port,
+            route_epoch: if closed { u32::MAX } else { turn.snapshot.route_epoch.into() },
+            reverse_path_filter: view.reverse_path_filter,
+            tick: turn.now.tick(),
+        }
+    }
+}
 
 impl<P: Packet> Shard<P> {
-    /// Sends a packet on its way; `Err` gives it back untouched if this lane is not for it.
+    /// Rewrites a plain packet and says where it leaves; `None` if it is not one for this lane, with nothing changed.
     #[inline(always)]
-    pub(super) fn express<I: Io<Packet = P>>(
+    pub(super) fn express(
         &mut self,
-        turn: &mut Turn<'_, I>,
-        rx_port: PortId,
-        mut packet: P,
-        parsed: &Parsed,
-        (index, direction): (SessionIndex, Direction),
-    ) -> Result<(), P> {
-        let on = &mut packet;
-        let passed = match parsed.plain {
-            Some(Kind::Udp4) => self.pass::<I, L4_V4, false>(turn, rx_port, on, parsed, index, direction),
-            Some(Kind::Tcp4) => self.pass::<I, L4_V4, true>(turn, rx_port, on, parsed, index, direction),
-            Some(Kind::Udp6) => self.pass::<I, L4_V6, false>(turn, rx_port, on, parsed, index, direction),
-            Some(Kind::Tcp6) => self.pass::<I, L4_V6, true>(turn, rx_port, on, parsed, index, direction),
-            None => None,
-        };
-        match passed {
-            Some(Ok(port)) => self.transmit(turn, port, packet),
-            Some(Err(reason)) => self.drop(packet, reason),
-            None => return Err(packet),
+        snapshot: &Snapshot,
+        lane: &Lane,
+        packet: &mut P,
+        flow: &Flow,
+    ) -> Option<PortId> {
+        let candidate = flow.candidate;
+        match flow.plain? {
+            Kind::Udp4 => self.pass::<HEADERS_V4, false>(snapshot, lane, packet, candidate),
+            Kind::Tcp4 => self.pass::<HEADERS_V4, true>(snapshot, lane, packet, candidate),
+            Kind::Udp6 => self.pass::<HEADERS_V6, false>(snapshot, lane, packet, candidate),
+            Kind::Tcp6 => self.pass::<HEADERS_V6, true>(snapshot, lane, packet, candidate),
         }
-        Ok(())
     }
 
-    /// Rewrites a packet whose layer 4 starts at `L4` and is TCP or UDP; `None` if this lane is not for it.
+    /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP.
     #[inline(always)]
-    fn pass<I: Io<Packet = P>, const L4: usize, const TCP: bool>(
+    fn pass<const HEADERS: usize, const TCP: bool>(
         &mut self,
-        turn: &Turn<'_, I>,
-        rx_port: PortId,
+        snapshot: &Snapshot,
+        lane: &Lane,
         packet: &mut P,
-        parsed: &Parsed,
-        index: SessionIndex,
-        direction: Direction,
-    ) -> Option<Passed> {
-        let ports = &turn.snapshot.ports[..];
-        let rx = &ports[rx_port.index()];
-        let hot = self.sessions.hot_mut(index);
+        candidate: Candidate,
+    ) -> Option<PortId> {
+        let v6 = HEADERS == HEADERS_V6;
+        let l4 = HEADERS - tcp::HEADER_LEN;
+        let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
+
+        let (headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
+        let tuple = plain::tuple(headers, protocol);
+        let (index, direction) = self.sessions.confirm(&tuple, v6, candidate)?;
+        let hot = self.sessions.hot(index);
         let (ahead, behind) = hot.next_hops(direction);
         let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
-        let families = if L4 == L4_V6 { Flags::WIDE } else { 0 };
-        let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
-        if !hot.is_established(protocol, families)
-            || hot.route_epoch != turn.snapshot.route_epoch
-            || self.real_servers[hot.real_server as usize].removed
-            || !next_hop.is_settled()
-            || rx.partial_checksums
-        {
+        let real_server = &mut self.real_servers[hot.real_server as usize];
+        if u32::from(hot.route_epoch) != lane.route_epoch || real_server.removed || !next_hop.is_settled() {
             return None;
         }
-        if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != rx_port {
-            return None;
-        }
-        let (ip_len, mtu) = (parsed.ip_len(), usize::from(ports[next_hop.port().index()].mtu));
-        if ip_len > mtu || packet.head().len() < L4 + tcp::HEADER_LEN {
+        if lane.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != lane.port {
             return None;
         }
 
-        let layout = Layout { l4: L4, ..Layout::from(parsed) };
-        let (next_hop, place) = (*next_hop, (layout, mtu));
-        let (layout, delta) = if TCP {
-            match self.edit_segment::<I, L4>(turn, packet, parsed, index, direction, place)? {
-                Ok(edited) => edited,
-                Err(reason) => return Some(Err(reason)),
+        let ip_len = plain::ip_len(headers);
+        let (end, delta) = if TCP {
+            let (numbers, timestamps) = plain_segment(headers, options, ip_len)?;
+            let toa = toa_due(&mut self.sessions, snapshot, index, direction, &numbers);
+            let mut edited = (Parsed::L3 + ip_len, Delta::default());
+            let mut options_at = HEADERS;
+            if let Some(settings) = toa {
+                let room = lane.gate.mtu() - ip_len;
+                edited = insert_toa::<P, HEADERS>(packet, &tuple, edited.0, timestamps, room, &settings)?;
+                options_at += client_address::option_len(v6);
+                self.counters.toa_sent += 1;
             }
+            let (fixed, options) = packet.head_mut().split_at_mut(options_at);
+            let fixed = fixed[l4..].first_chunk_mut().expect("a TCP header");
+            let timestamps = if timestamps { options.first_chunk_mut() } else { None };
+            let hot = self.sessions.hot_mut(index);
+            tcp_track::advance(hot, direction, &numbers);
+            let translated = tcp_translate::translate_plain(fixed, timestamps, hot, direction);
+            (edited.0, edited.1.combine(translated))
         } else {
-            (layout, Delta::default())
+            (Parsed::L3 + ip_len, Delta::default())
         };
 
-        let (hot, _, wide) = self.sessions.lines_mut(index);
-        self.real_servers[hot.real_server as usize].count(direction, ip_len);
-        hot.stamp = turn.now.tick();
-        hot.packets = hot.packets.wrapping_add(1);
+        let (hot, ends) = if v6 {
+            let (hot, _, wide) = self.sessions.lines_mut(index);
+            let ends = Ends::of_wide(hot, wide, direction);
+            (hot, ends)
+        } else {
+            let hot = self.sessions.hot_mut(index);
+            let ends = Ends::of_v4(hot, direction);
+            (hot, ends)
+        };
         let delta = delta.add_delta(hot.ends_delta(direction));
-        let ends = Ends::of(hot, wide, direction);
-        let head = &mut packet.head_mut()[..L4 + tcp::HEADER_LEN];
-        rewrite::rewrite_in_place(
-            head,
-            &layout,
-            L4 == L4_V6,
-            protocol,
-            &ends,
-            delta,
-            &mut self.identification,
-        );
-        head[..12].copy_from_slice(next_hop.header());
-        packet.truncate(layout.end);
-        Some(Ok(next_hop.port()))
-    }
+        hot.stamp = lane.tick;
+        hot.packets = hot.packets.wrapping_add(1);
+        real_server.count(direction, ip_len);
 
-    /// Numbers and options of a segment; `None`, with nothing changed, if it is no plain one.
-    #[inline(always)]
-    fn edit_segment<I: Io<Packet = P>, const L4: usize>(
-        &mut self,
-        turn: &Turn<'_, I>,
-        packet: &mut P,
-        parsed: &Parsed,
-        index: SessionIndex,
-        direction: Direction,
-        (layout, mtu): (Layout, usize),
-    ) -> Option<Result<(Layout, Delta), DropReason>> {
-        let bytes = packet.head_mut().get_mut(L4..)?;
-        let PlainSegment { fixed, timestamps, numbers } =
-            PlainSegment::of(bytes, layout.end - L4, parsed.tcp_flags)?;
-        let header_len = tcp::header_len(fixed);
-        let carries_toa = direction == Direction::Inbound && self.sessions.hot(index).flags.has(Flags::TOA);
-        let toa = if carries_toa {
-            let (hot, cold, _) = self.sessions.lines_mut(index);
-            toa_settings(turn, cold.service)
-                .filter(|settings| client_address::is_due(hot, cold, &numbers, settings))
+        let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
+        if v6 {
+            rewrite::readdress_ipv6(&mut headers[Parsed::L3..l4], &ends);
         } else {
-            None
-        };
-        let toa_len = client_address::option_len(L4 == L4_V6);
-        if toa.is_some() && client_address::fits(header_len, toa_len, parsed.ip_len(), mtu).is_err() {
-            return None;
+            rewrite::readdress_ipv4(&mut headers[Parsed::L3..l4], &ends, &mut self.identification);
         }
-        let hot = self.sessions.hot_mut(index);
-        tcp_track::advance(hot, direction, &numbers);
-        let delta = tcp_translate::translate_plain(fixed, timestamps, hot, direction);
-        let Some(settings) = toa else { return Some(Ok((layout, delta))) };
-        let (client, cport) = (parsed.tuple.src, parsed.tuple.sport);
-        // Known to be IPv4, the option and all that moves for it have lengths known to the compiler.
-        let client = if L4 == L4_V6 { client } else { Address::from_v4(client.v4_octets()) };
-        let inserted = client_address::insert(packet, layout, &client, cport, &settings);
-        self.counters.toa_sent += u64::from(inserted.is_ok());
-        Some(match inserted {
-            Ok((layout, inserted)) => Ok((layout, delta.combine(inserted))),
-            Err(_) => Err(DropReason::Headroom),
-        })
+        rewrite::rewrite_l4(headers, l4, protocol, &ends, delta);
+        headers[..12].copy_from_slice(next_hop.header());
+        packet.truncate(end);
+        Some(next_hop.port())
     }
 }
 
-/// Data or an acknowledgement, with the usual timestamps or without options.
-struct PlainSegment<'a> {
-    fixed: &'a mut [u8; tcp::HEADER_LEN],
-    timestamps: Option<&'a mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN]>,
-    numbers: Segment,
+/// The numbers of data or an acknowledgement, and whether it has the usual timestamps; `None` if it has other options or
+/// is another kind of segment.
+#[inline(always)]
+fn plain_segment<const HEADERS: usize>(
+    headers: &[u8; HEADERS],
+    options: &[u8],
+    ip_len: usize,
+) -> Option<(Segment, bool)> {
+    const OPTIONS_LEN: usize = tcp_option::TIMESTAMPS_ALIGNED_LEN;
+    /// header length, and the flags that tell kinds of segments
+    const SHAPE: u16 = 0xf000 | (tcp::SYN | tcp::FIN | tcp::RST | tcp::ACK) as u16;
+    const PLAIN: u16 = (tcp::HEADER_LEN as u16 / 4) << 12 | tcp::ACK as u16;
+    const WITH_OPTIONS: u16 = PLAIN + ((OPTIONS_LEN as u16 / 4) << 12);
+    let (before, header) = headers.split_last_chunk().expect("it ends in a TCP header");
+    let header: &[u8; tcp::HEADER_LEN] = header;
+    let timestamps = match tcp::offset_and_flags(header) & SHAPE {
+        PLAIN => false,
+        WITH_OPTIONS => tcp_option::is_only_timestamps(options.get(..OPTIONS_LEN)?).then_some(true)?,
+        _ => return None,
+    };
+    let header_len = tcp::HEADER_LEN + if timestamps { OPTIONS_LEN } else { 0 };
+    let payload_len = (Parsed::L3 + ip_len - before.len() - header_len) as u32;
+    Some((Segment { seq: tcp::seq(header), ack: tcp::ack(header), flags: tcp::ACK, payload_len }, timestamps))
 }
 
-impl PlainSegment<'_> {
-    /// A segment of `len` bytes, of which `bytes` are the first ones; `None` if it is no plain one.
-    #[inline(always)]
-    fn of(bytes: &mut [u8], len: usize, flags: u8) -> Option<PlainSegment<'_>> {
-        const CONTROLS: u8 = tcp::SYN | tcp::FIN | tcp::RST;
-        const WITH_TIMESTAMPS: usize = tcp::HEADER_LEN + tcp_option::TIMESTAMPS_ALIGNED_LEN;
-        if flags & (CONTROLS | tcp::ACK) != tcp::ACK {
-            return None;
-        }
-        let (fixed, rest) = bytes.split_first_chunk_mut()?;
-        let header_len = tcp::header_len(fixed);
-        let timestamps = match header_len {
-            tcp::HEADER_LEN => None,
-            WITH_TIMESTAMPS => {
-                let options = rest.first_chunk_mut()?;
-                if !tcp_option::is_only_timestamps(options) {
-                    return None;
-                }
-                Some(options)
-            }
-            _ => return None,
-        };
-        let payload_len = (len - header_len) as u32;
-        let numbers = Segment { seq: tcp::seq(fixed), ack: tcp::ack(fixed), flags: tcp::ACK, payload_len };
-        Some(PlainSegment { fixed, timestamps, numbers })
+/// The settings by which this segment shall carry TOA; `None` if it shall not.
+#[inline(always)]
+fn toa_due(
+    sessions: &mut SessionTable,
+    snapshot: &Snapshot,
+    index: SessionIndex,
+    direction: Direction,
+    segment: &Segment,
+) -> Option<ToaSettings> {
+    if direction == Direction::Outbound || !sessions.hot(index).flags.has(Flags::TOA) {
+        return None;
     }
+    let (hot, cold, _) = sessions.lines_mut(index);
+    toa_settings(snapshot, cold.service)
+        .filter(|settings| client_address::is_due(hot, cold, segment, settings))
+}
+
+/// Puts TOA into a segment that has this many bytes of room; where the packet ends then, and what the TCP checksum
+/// changes by. `None`, with nothing changed, if it does not fit.
+#[inline(always)]
+fn insert_toa<P: Packet, const HEADERS: usize>(
+    packet: &mut P,
+    tuple: &Tuple,
+    end: usize,
+    timestamps: bool,
+    room: usize,
+    settings: &ToaSettings,
+) -> Option<(usize, Delta)> {
+    let v6 = HEADERS == HEADERS_V6;
+    let options_len = if timestamps { tcp_option::TIMESTAMPS_ALIGNED_LEN } else { 0 };
+    client_address::fits(tcp::HEADER_LEN + options_len, client_address::option_len(v6), 0, room).ok()?;
+    let layout = Layout { l3: Parsed::L3, l4: HEADERS - tcp::HEADER_LEN, end };
+    // Known to be IPv4, the option and all that moves for it have lengths known to the compiler.
+    let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
+    let (layout, delta) = client_address::insert(packet, layout, &client, tuple.sport, settings).ok()?;
+    Some((layout.end, delta))
 }

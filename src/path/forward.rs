@@ -16,7 +16,7 @@ use super::tcp_track::{self, Segment, Tracked};
 use super::tcp_translate;
 use super::uoa;
 use crate::id::PortId;
-use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, ToaSettings};
+use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, Snapshot, ToaSettings};
 use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, SessionIndex, State};
 use crate::wire::checksum::Delta;
@@ -192,7 +192,7 @@ impl<P: Packet> Shard<P> {
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
         let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
-        let toa = if carries_toa { toa_settings(turn, cold.service) } else { None }
+        let toa = if carries_toa { toa_settings(turn.snapshot, cold.service) } else { None }
             .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
         let state = hot.state;
         let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
@@ -241,7 +241,7 @@ impl<P: Packet> Shard<P> {
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
         if direction == Direction::Inbound && client_address::may_be_forged(header) {
-            let settings = toa_settings(turn, self.sessions.cold(index).service);
+            let settings = toa_settings(turn.snapshot, self.sessions.cold(index).service);
             let kinds = client_address::kinds(settings.as_ref());
             delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
@@ -347,8 +347,9 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-pub(super) fn toa_settings<I: Io>(turn: &Turn<'_, I>, service: u16) -> Option<ToaSettings> {
-    match turn.snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
+#[inline(always)]
+pub(super) fn toa_settings(snapshot: &Snapshot, service: u16) -> Option<ToaSettings> {
+    match snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
         ClientAddress::Toa(settings) => Some(settings),
         _ => None,
     }

@@ -171,7 +171,7 @@ impl<P: Packet> Shard<P> {
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(NeighbourIndex, P), DropReason> {
         let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let kinds = client_address::kinds(toa_settings(turn, cold.service).as_ref());
+        let kinds = client_address::kinds(toa_settings(turn.snapshot, cold.service).as_ref());
         let ends = Ends::of(hot, wide, direction);
         let neighbour = NeighbourIndex(match direction {
             Direction::Inbound => hot.next_hop_inbound,

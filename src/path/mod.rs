@@ -12,7 +12,7 @@
 //!
 //! | file | what happens there | cost per packet |
 //! |---|---|---|
-//! | `engine` | the order of the phases, over a burst of up to 32 | |
+//! | `engine`, `flows` | the order of the phases, over a burst of up to 32 | |
 //! | `plain`, `classify` | every check of Ethernet, IP, TCP and UDP headers, once: the usual frame, and all others | the frame's first line |
 //! | `express` | the usual packet of an established session, in one straight line | bucket, session line |
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `uoa`, `rewrite` | any packet that has a session | and the cold line at its ends |
@@ -31,6 +31,7 @@ pub mod drop_reason;
 mod end;
 mod engine;
 mod express;
+mod flows;
 mod forward;
 mod guests;
 pub mod heap;

@@ -73,10 +73,6 @@ impl<P: Packet> Shard<P> {
         packet: P,
         parsed: &Parsed,
     ) {
-        // An earlier packet of the same burst may have begun it.
-        if let Some(found) = self.sessions.find(&parsed.tuple) {
-            return self.forward(turn, rx_port, packet, parsed, found);
-        }
         if parsed.hops == 0
             && let Some(host) = self.guests.host(&parsed.tuple)
         {

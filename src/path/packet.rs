@@ -3,6 +3,9 @@
 //! The path never sees DPDK: `dpdk::Mbuf` implements [`Packet`] for the wire and [`super::heap::HeapPacket`] for
 //! tests, and whoever runs the path (the worker, a test) implements [`Io`].
 
+use arrayvec::ArrayVec;
+
+use super::engine::BURST;
 use super::neighbour::NeighbourFact;
 use crate::id::{PortId, WorkerId};
 use crate::wire::{Protocol, Tuple};
@@ -74,6 +77,11 @@ pub trait Io {
     fn allocate(&mut self) -> Option<Self::Packet>;
     /// Queues a frame for a port. A frame the device does not take is counted as a drop by the runtime.
     fn transmit(&mut self, port: PortId, packet: Self::Packet);
+    /// Queues a burst for a port, in order; `packets` is empty afterwards.
+    #[inline]
+    fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<Self::Packet, BURST>) {
+        packets.drain(..).for_each(|packet| self.transmit(port, packet));
+    }
     /// Gives something to another worker; back if its ring is full.
     fn hand_off(&mut self, to: WorkerId, item: HandOff<Self::Packet>) -> Result<(), HandOff<Self::Packet>>;
 }

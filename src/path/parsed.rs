@@ -1,6 +1,5 @@
 //! What classification leaves behind of a packet: its flow and where its headers stand.
 
-use super::plain::Kind;
 use crate::wire::{Address, Protocol, Tuple, ethernet};
 
 /// A TCP or UDP packet whose headers were checked; offsets in bytes from the start of the frame.
@@ -16,8 +15,6 @@ pub struct Parsed {
     pub tcp_flags: u8,
     /// whether the packet is an IPv6 one: asked so often that it is not read from the addresses
     pub v6: bool,
-    /// what it holds if it is a plain frame
-    pub plain: Option<Kind>,
     /// workers that already passed this packet on because their local ports were used up
     pub hops: u16,
 }
@@ -38,7 +35,6 @@ impl Parsed {
         end: 0,
         tcp_flags: 0,
         v6: false,
-        plain: None,
         hops: 0,
     };
 

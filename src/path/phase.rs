@@ -7,12 +7,10 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Phase {
-    /// headers checked, flows described
+    /// headers checked, keys hashed, buckets asked for
     Classify,
     /// flows of other workers handed over; nothing with one worker
     Steer,
-    /// keys hashed, buckets asked for
-    Hash,
     /// tags compared, sessions asked for
     Probe,
     /// keys compared, state, rewrite, transmit
@@ -21,14 +19,13 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Phase; 5] = [Phase::Classify, Phase::Steer, Phase::Hash, Phase::Probe, Phase::Forward];
+    pub const ALL: [Phase; 4] = [Phase::Classify, Phase::Steer, Phase::Probe, Phase::Forward];
 
     /// As it is called in results.
     pub const fn name(self) -> &'static str {
         match self {
             Phase::Classify => "classify",
             Phase::Steer => "steer",
-            Phase::Hash => "hash",
             Phase::Probe => "probe",
             Phase::Forward => "forward",
         }

@@ -8,17 +8,13 @@ use super::classify::{is_martian_v4, is_martian_v6};
 use super::packet::Packet;
 use super::parsed::Parsed;
 use crate::service::snapshot::PortView;
-use crate::wire::field::{get_array, get_u16};
+use crate::wire::field::{get_array, get_u16, get_u32};
 use crate::wire::{Address, Protocol, Tuple, ethernet, ipv4, ipv6, tcp, udp};
 
-/// Start of the TCP or UDP header of a plain IPv4 frame.
-pub const L4_V4: usize = Parsed::L3 + ipv4::HEADER_LEN;
-/// Start of the TCP or UDP header of a plain IPv6 frame.
-pub const L4_V6: usize = Parsed::L3 + ipv6::HEADER_LEN;
-/// The headers of a plain IPv4 frame, those of UDP with some payload.
-const HEADERS_V4: usize = L4_V4 + tcp::HEADER_LEN;
-/// The headers of a plain IPv6 frame, those of UDP with some payload.
-const HEADERS_V6: usize = L4_V6 + tcp::HEADER_LEN;
+/// Ethernet, IP and TCP header of a plain IPv4 frame, or UDP header and some payload.
+pub const HEADERS_V4: usize = Parsed::L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN;
+/// The same of a plain IPv6 frame.
+pub const HEADERS_V6: usize = Parsed::L3 + ipv6::HEADER_LEN + tcp::HEADER_LEN;
 
 /// What a plain frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,110 +30,181 @@ pub enum Kind {
     Tcp6,
 }
 
-/// Describes a plain frame in `parsed` and returns true; false for all others, whatever they are.
-#[inline(always)]
-pub fn recognise<P: Packet>(packet: &P, port: &PortView, parsed: &mut Parsed) -> bool {
-    let head = packet.head();
-    if head.len() != packet.len() {
-        return false;
+impl Kind {
+    /// Whether it is an IPv6 packet.
+    #[inline(always)]
+    pub const fn is_v6(self) -> bool {
+        matches!(self, Kind::Udp6 | Kind::Tcp6)
     }
-    let Some(headers) = head.first_chunk::<HEADERS_V4>() else { return false };
-    let for_us = headers[..6] == port.mac && headers[6] & 1 == 0;
-    if !for_us {
-        return false;
-    }
-    match get_u16(headers, ethernet::HEADER_LEN - 2) {
-        ethernet::TYPE_IPV4 => recognise_ipv4(headers, head.len(), port, parsed),
-        ethernet::TYPE_IPV6 => {
-            let Some(headers) = head.first_chunk() else { return false };
-            recognise_ipv6(headers, head.len(), port, parsed)
+
+    #[inline(always)]
+    const fn protocol(self) -> Protocol {
+        match self {
+            Kind::Udp4 | Kind::Udp6 => Protocol::Udp,
+            Kind::Tcp4 | Kind::Tcp6 => Protocol::Tcp,
         }
-        _ => false,
+    }
+}
+
+/// What is asked of every frame of a port, looked up once per burst.
+#[derive(Clone, Copy)]
+pub struct Gate {
+    /// the port's MAC address as it stands in the first eight bytes of a frame
+    mac: u64,
+    mtu: usize,
+}
+
+impl Gate {
+    /// The destination, and the bit of the source that says that it is a group.
+    const MACS: u64 = u64::from_le_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0]);
+
+    /// Of this port of all `ports`.
+    pub fn of(port: &PortView, ports: &[PortView]) -> Self {
+        let [a, b, c, d, e, f] = port.mac;
+        let mtu = ports.iter().map(|port| port.mtu).min().unwrap_or(port.mtu);
+        Gate { mac: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), mtu: mtu.into() }
+    }
+
+    /// Bytes that a plain packet has at most: with them it may leave by any port.
+    #[inline(always)]
+    pub const fn mtu(&self) -> usize {
+        self.mtu
+    }
+}
+
+/// What a frame holds if it is a plain one, and what `of_flow` makes of its flow and of whether it is an IPv6 one; `None`
+/// for all others, whatever they are. A flow of a known family stays in registers.
+#[inline(always)]
+pub fn recognise<P: Packet, T>(
+    packet: &P,
+    gate: &Gate,
+    of_flow: impl Fn(&Tuple, bool) -> T,
+) -> Option<(Kind, T)> {
+    let head = packet.head();
+    let headers = head.first_chunk::<HEADERS_V4>()?;
+    let for_us = u64::from_le_bytes(get_array(headers, 0)) & Gate::MACS == gate.mac;
+    if head.len() != packet.len() || !for_us {
+        return None;
+    }
+    // EtherType, version and the length of an IPv4 header
+    let front = get_u32(headers, ethernet::HEADER_LEN - 2);
+    if front >> 8 == 0x0800_45 {
+        let kind = recognise_ipv4(headers, head.len(), gate)?;
+        Some((kind, of_flow(&tuple(headers, kind.protocol()), false)))
+    } else if front >> 12 == 0x86dd_6 {
+        let headers = head.first_chunk::<HEADERS_V6>()?;
+        let kind = recognise_ipv6(headers, head.len(), gate)?;
+        Some((kind, of_flow(&tuple(headers, kind.protocol()), true)))
+    } else {
+        None
     }
 }
 
 #[inline(always)]
-fn recognise_ipv4(
-    headers: &[u8; HEADERS_V4],
-    frame_len: usize,
-    port: &PortView,
-    parsed: &mut Parsed,
-) -> bool {
-    let ip: &[u8; ipv4::HEADER_LEN] = headers[Parsed::L3..].first_chunk().expect("within the headers");
-    let l4: &[u8; tcp::HEADER_LEN] = headers[L4_V4..].first_chunk().expect("within the headers");
+fn recognise_ipv4(headers: &[u8; HEADERS_V4], frame_len: usize, gate: &Gate) -> Option<Kind> {
+    let (ip, l4): (&[u8; ipv4::HEADER_LEN], _) = split(headers);
     let total_len = usize::from(get_u16(ip, 2));
-    let end = Parsed::L3 + total_len;
-    let (src, dst) = (Address::from_v4(get_array(ip, 12)), Address::from_v4(get_array(ip, 16)));
     // RFC 791 §3.1: neither more fragments nor an offset
-    let whole = ip[0] == 0x45 && get_u16(ip, 6) & 0x3fff == 0;
-    let fits = end <= frame_len && total_len <= usize::from(port.mtu);
-    if !(whole && fits && ip[8] > 1 && src != dst && !is_martian_v4(ip[12])) {
-        return false;
+    let whole = get_u16(ip, 6) & 0x3fff == 0;
+    let fits = Parsed::L3 + total_len <= frame_len && total_len <= gate.mtu;
+    let from_elsewhere = get_array::<4>(ip, 12) != get_array(ip, 16) && !is_martian_v4(ip[12]);
+    if !(whole && fits && ip[8] > 1 && from_elsewhere && ipv4::plain_checksum_ok(ip)) {
+        return None;
     }
-    if !ipv4::plain_checksum_ok(ip) {
-        return false;
-    }
-    let Some(len) = end.checked_sub(L4_V4) else { return false };
-    let place = Parsed { l4: L4_V4 as u16, end: end as u32, ..Parsed::EMPTY };
-    if ip[9] == udp::PROTOCOL && is_udp(l4, len) {
-        *parsed = Parsed { tuple: tuple(src, dst, l4, Protocol::Udp), plain: Some(Kind::Udp4), ..place };
-        true
-    } else if ip[9] == tcp::PROTOCOL && is_tcp(l4, len) {
-        let tuple = tuple(src, dst, l4, Protocol::Tcp);
-        *parsed = Parsed { tuple, tcp_flags: tcp::flags(l4), plain: Some(Kind::Tcp4), ..place };
-        true
-    } else {
-        false
+    match ip[9] {
+        udp::PROTOCOL if is_udp(l4, ipv4::HEADER_LEN, total_len) => Some(Kind::Udp4),
+        tcp::PROTOCOL if is_tcp(l4, ipv4::HEADER_LEN, total_len) => Some(Kind::Tcp4),
+        _ => None,
     }
 }
 
 #[inline(always)]
-fn recognise_ipv6(
-    headers: &[u8; HEADERS_V6],
-    frame_len: usize,
-    port: &PortView,
-    parsed: &mut Parsed,
-) -> bool {
-    let ip: &[u8; ipv6::HEADER_LEN] = headers[Parsed::L3..].first_chunk().expect("within the headers");
-    let l4: &[u8; tcp::HEADER_LEN] = headers[L4_V6..].first_chunk().expect("within the headers");
-    let len = usize::from(get_u16(ip, 4));
-    let end = L4_V6 + len;
+fn recognise_ipv6(headers: &[u8; HEADERS_V6], frame_len: usize, gate: &Gate) -> Option<Kind> {
+    let (ip, l4): (&[u8; ipv6::HEADER_LEN], _) = split(headers);
+    let ip_len = ipv6::HEADER_LEN + usize::from(get_u16(ip, 4));
     let (src, dst) = (Address::from_v6(get_array(ip, 8)), Address::from_v6(get_array(ip, 24)));
-    let fits = end <= frame_len && end - Parsed::L3 <= usize::from(port.mtu);
-    if !(ip[0] >> 4 == 6 && fits && ip[7] > 1 && src != dst && !is_martian_v6(&src)) {
-        return false;
+    let fits = Parsed::L3 + ip_len <= frame_len && ip_len <= gate.mtu;
+    if !(fits && ip[7] > 1 && src != dst && !is_martian_v6(&src)) {
+        return None;
     }
-    let place = Parsed { l4: L4_V6 as u16, end: end as u32, v6: true, ..Parsed::EMPTY };
     // RFC 8200 §8.1: IPv6 has no UDP without a checksum
-    if ip[6] == udp::PROTOCOL && is_udp(l4, len) && get_u16(l4, udp::CHECKSUM_OFFSET) != 0 {
-        *parsed = Parsed { tuple: tuple(src, dst, l4, Protocol::Udp), plain: Some(Kind::Udp6), ..place };
-        true
-    } else if ip[6] == tcp::PROTOCOL && is_tcp(l4, len) {
-        let tuple = tuple(src, dst, l4, Protocol::Tcp);
-        *parsed = Parsed { tuple, tcp_flags: tcp::flags(l4), plain: Some(Kind::Tcp6), ..place };
-        true
-    } else {
-        false
+    let summed = get_u16(l4, udp::CHECKSUM_OFFSET) != 0;
+    match ip[6] {
+        udp::PROTOCOL if is_udp(l4, ipv6::HEADER_LEN, ip_len) && summed => Some(Kind::Udp6),
+        tcp::PROTOCOL if is_tcp(l4, ipv6::HEADER_LEN, ip_len) => Some(Kind::Tcp6),
+        _ => None,
     }
 }
 
+/// The IP header of `L3` bytes, and the first bytes behind it.
 #[inline(always)]
-fn tuple(src: Address, dst: Address, l4: &[u8; tcp::HEADER_LEN], protocol: Protocol) -> Tuple {
-    Tuple { src, dst, sport: get_u16(l4, 0), dport: get_u16(l4, 2), protocol }
+fn split<const N: usize, const L3: usize>(headers: &[u8; N]) -> (&[u8; L3], &[u8; tcp::HEADER_LEN]) {
+    let (ip, l4) = headers[Parsed::L3..].split_first_chunk().expect("within the headers");
+    (ip, l4.first_chunk().expect("within the headers"))
 }
 
-/// Whether `len` bytes that begin with `header` are a whole datagram to some port.
+/// Whether a packet of `ip_len` bytes with `header` behind `before` bytes holds a whole datagram to some port.
 #[inline(always)]
-fn is_udp(header: &[u8; tcp::HEADER_LEN], len: usize) -> bool {
+fn is_udp(header: &[u8; tcp::HEADER_LEN], before: usize, ip_len: usize) -> bool {
     let udp_len = udp::len(header);
-    udp_len >= udp::HEADER_LEN && udp_len <= len && get_u16(header, 2) != 0
+    udp_len >= udp::HEADER_LEN && before + udp_len <= ip_len && get_u16(header, 2) != 0
 }
 
-/// Whether `len` bytes that begin with `header` are a segment with flags that stacks send.
+/// Whether a packet of `ip_len` bytes with `header` behind `before` bytes holds a segment with flags that stacks send.
 #[inline(always)]
-fn is_tcp(header: &[u8; tcp::HEADER_LEN], len: usize) -> bool {
+fn is_tcp(header: &[u8; tcp::HEADER_LEN], before: usize, ip_len: usize) -> bool {
     let header_len = tcp::header_len(header);
-    header_len >= tcp::HEADER_LEN && header_len <= len && tcp::flags_plausible(tcp::flags(header))
+    header_len >= tcp::HEADER_LEN && before + header_len <= ip_len && tcp::flags_plausible(tcp::flags(header))
+}
+
+/// The flow of a plain frame, whose family is known by its headers' length.
+#[inline(always)]
+pub fn tuple<const HEADERS: usize>(headers: &[u8; HEADERS], protocol: Protocol) -> Tuple {
+    let (src, dst) = if HEADERS == HEADERS_V6 {
+        (Address::from_v6(get_array(headers, 22)), Address::from_v6(get_array(headers, 38)))
+    } else {
+        (Address::from_v4(get_array(headers, 26)), Address::from_v4(get_array(headers, 30)))
+    };
+    let l4 = HEADERS - tcp::HEADER_LEN;
+    Tuple { src, dst, sport: get_u16(headers, l4), dport: get_u16(headers, l4 + 2), protocol }
+}
+
+/// Bytes of the IP packet in a plain frame, whose family is known by its headers' length.
+#[inline(always)]
+pub fn ip_len<const HEADERS: usize>(headers: &[u8; HEADERS]) -> usize {
+    if HEADERS == HEADERS_V6 {
+        ipv6::HEADER_LEN + usize::from(get_u16(headers, Parsed::L3 + 4))
+    } else {
+        usize::from(get_u16(headers, Parsed::L3 + 2))
+    }
+}
+
+/// The flow of a plain frame.
+#[inline(always)]
+pub fn tuple_of(frame: &[u8], kind: Kind) -> Tuple {
+    if kind.is_v6() {
+        tuple::<HEADERS_V6>(frame.first_chunk().expect("a plain IPv6 frame"), kind.protocol())
+    } else {
+        tuple::<HEADERS_V4>(frame.first_chunk().expect("a plain IPv4 frame"), kind.protocol())
+    }
+}
+
+/// Describes a plain frame in full, for those who look closely at it.
+#[cold]
+pub fn describe(frame: &[u8], kind: Kind) -> Parsed {
+    let tuple = tuple_of(frame, kind);
+    let (l4, ip_len) = if kind.is_v6() {
+        let headers: &[u8; HEADERS_V6] = frame.first_chunk().expect("a plain IPv6 frame");
+        (Parsed::L3 + ipv6::HEADER_LEN, ip_len(headers))
+    } else {
+        let headers: &[u8; HEADERS_V4] = frame.first_chunk().expect("a plain IPv4 frame");
+        (Parsed::L3 + ipv4::HEADER_LEN, ip_len(headers))
+    };
+    let tcp_flags = match kind.protocol() {
+        Protocol::Tcp => tcp::flags(&frame[l4..]),
+        Protocol::Udp => 0,
+    };
+    Parsed { tuple, l4: l4 as u16, end: (Parsed::L3 + ip_len) as u32, tcp_flags, v6: kind.is_v6(), hops: 0 }
 }
 
 #[cfg(test)]
@@ -181,9 +248,13 @@ mod tests {
         bytes
     }
 
-    fn recognised(frame: &[u8]) -> Option<Parsed> {
-        let mut parsed = Parsed::EMPTY;
-        recognise(&HeapPacket::new(frame), &port(), &mut parsed).then_some(parsed)
+    fn recognised(frame: &[u8]) -> Option<(Kind, Parsed)> {
+        let port = port();
+        let gate = Gate::of(&port, std::slice::from_ref(&port));
+        let (kind, tuple) = recognise(&HeapPacket::new(frame), &gate, |tuple, _| *tuple)?;
+        let parsed = describe(frame, kind);
+        assert_eq!(parsed.tuple, tuple);
+        Some((kind, parsed))
     }
 
     #[test]
@@ -191,7 +262,7 @@ mod tests {
         for (v6, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
             for padding in [0, 6] {
                 let frame = [frame(v6, tcp, &[1; 18]), vec![0; padding]].concat();
-                let parsed = recognised(&frame).expect("a plain frame");
+                let (recognised, parsed) = recognised(&frame).expect("a plain frame");
                 let kind = match (v6, tcp) {
                     (false, false) => Kind::Udp4,
                     (false, true) => Kind::Tcp4,
@@ -199,7 +270,7 @@ mod tests {
                     (true, true) => Kind::Tcp6,
                 };
                 assert_eq!((parsed.v6, parsed.tuple.protocol == Protocol::Tcp), (v6, tcp));
-                assert_eq!((parsed.plain, parsed.end as usize), (Some(kind), frame.len() - padding));
+                assert_eq!((recognised, parsed.end as usize), (kind, frame.len() - padding));
             }
         }
     }
@@ -222,13 +293,13 @@ mod tests {
                 frame[at] = value;
             }
             if repair && !v6 {
-                ipv4::fill_checksum(&mut frame[Parsed::L3..L4_V4]);
+                ipv4::fill_checksum(&mut frame[Parsed::L3..Parsed::L3 + ipv4::HEADER_LEN]);
             }
             frame.truncate(len);
-            if let Some(plain) = recognised(&frame) {
+            if let Some((_, plain)) = recognised(&frame) {
                 let mut parsed = Parsed::EMPTY;
                 let class = classify(&mut HeapPacket::new(&frame), &port(), &mut parsed);
-                prop_assert_eq!((class, Parsed { plain: plain.plain, ..parsed }), (Class::Flow, plain));
+                prop_assert_eq!((class, parsed), (Class::Flow, plain));
             }
         }
     }

@@ -46,26 +46,25 @@ impl Ends {
     /// What a session's packets carry behind the gateway.
     #[inline(always)]
     pub fn of(hot: &Hot, wide: &Wide, direction: Direction) -> Ends {
-        match direction {
-            Direction::Inbound if hot.flags.has(Flags::WIDE) => {
-                Ends { src: wide.lip, dst: wide.rip, sport: hot.lport, dport: hot.rport }
-            }
-            Direction::Inbound => Ends {
-                src: Address::from_v4(hot.lip),
-                dst: Address::from_v4(hot.rip),
-                sport: hot.lport,
-                dport: hot.rport,
-            },
-            Direction::Outbound if hot.flags.has(Flags::WIDE) => {
-                Ends { src: wide.vip, dst: wide.cip, sport: hot.vport, dport: hot.cport }
-            }
-            Direction::Outbound => Ends {
-                src: Address::from_v4(hot.vip),
-                dst: Address::from_v4(hot.cip),
-                sport: hot.vport,
-                dport: hot.cport,
-            },
+        if hot.flags.has(Flags::WIDE) {
+            Ends::of_wide(hot, wide, direction)
+        } else {
+            Ends::of_v4(hot, direction)
         }
+    }
+
+    /// [`Ends::of`] a session with two IPv4 sides.
+    #[inline(always)]
+    pub fn of_v4(hot: &Hot, direction: Direction) -> Ends {
+        let ((src, dst), (sport, dport)) = (hot.addresses_behind(direction), hot.ports_behind(direction));
+        Ends { src, dst, sport, dport }
+    }
+
+    /// [`Ends::of`] a session with an IPv6 side.
+    #[inline(always)]
+    pub fn of_wide(hot: &Hot, wide: &Wide, direction: Direction) -> Ends {
+        let ((src, dst), (sport, dport)) = (wide.addresses_behind(direction), hot.ports_behind(direction));
+        Ends { src, dst, sport, dport }
     }
 }
 
@@ -164,7 +163,7 @@ pub fn rewrite<P: Packet>(
 
 /// [`rewrite`] within a family: nothing moves. `head` begins at the Ethernet header.
 #[inline(always)]
-pub fn rewrite_in_place(
+fn rewrite_in_place(
     head: &mut [u8],
     layout: &Layout,
     v6: bool,
@@ -173,19 +172,22 @@ pub fn rewrite_in_place(
     delta: Delta,
     identification: &mut Identification,
 ) {
+    let header = &mut head[layout.l3..layout.l4];
     if v6 {
-        rewrite_ipv6(&mut head[layout.l3..], layout, ends);
+        ipv6::set_payload_len(header, (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16);
+        readdress_ipv6(header, ends);
     } else {
-        rewrite_ipv4(&mut head[layout.l3..], layout, ends, identification);
+        ipv4::set_total_len(header, (layout.end - layout.l3) as u16);
+        readdress_ipv4(header, ends, identification);
     }
     rewrite_l4(head, layout.l4, protocol, ends, delta);
 }
 
+/// New ports, and the checksum that the changes of `delta` make.
 #[inline(always)]
-fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, ends: &Ends, delta: Delta) {
-    let ports = &mut head[l4..l4 + 4];
-    ports[..2].copy_from_slice(&ends.sport.to_be_bytes());
-    ports[2..].copy_from_slice(&ends.dport.to_be_bytes());
+pub fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, ends: &Ends, delta: Delta) {
+    let ports = u32::from(ends.sport) << 16 | u32::from(ends.dport);
+    head[l4..l4 + 4].copy_from_slice(&ports.to_be_bytes());
     let old = l4_checksum_field(head, l4, protocol);
     match protocol {
         Protocol::Tcp => set_l4_checksum_field(head, l4, protocol, checksum::adjust(old, delta.fold())),
@@ -197,32 +199,28 @@ fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, ends: &Ends, delta
     }
 }
 
+/// One hop less and new addresses for an IPv4 header.
 #[inline(always)]
-fn rewrite_ipv4(header: &mut [u8], layout: &Layout, ends: &Ends, identification: &mut Identification) {
-    let total_len = (layout.end - layout.l3) as u16;
+pub fn readdress_ipv4(header: &mut [u8], ends: &Ends, identification: &mut Identification) {
     let (src, dst) = (ends.src.v4_octets(), ends.dst.v4_octets());
     // RFC 6864 §4.1: the value of an atomic datagram (DF, not a fragment) has no meaning and stays
-    let id = if ipv4::dont_fragment(header) { ipv4::id(header) } else { identification.next_value() };
-    match header.first_chunk_mut() {
-        Some(plain) if layout.l4 - layout.l3 == ipv4::HEADER_LEN => {
-            ipv4::readdress_plain(plain, total_len, id, src, dst);
-        }
-        _ => {
-            let header = &mut header[..layout.l4 - layout.l3];
-            ipv4::set_total_len(header, total_len);
-            ipv4::set_id(header, id);
-            ipv4::decrement_ttl(header);
-            ipv4::set_src(header, src);
-            ipv4::set_dst(header, dst);
-            ipv4::fill_checksum(header);
-        }
+    let id = if ipv4::dont_fragment(header) { None } else { Some(identification.next_value()) };
+    if let Ok(plain) = header.try_into() {
+        return ipv4::readdress_plain(plain, id, src, dst);
     }
+    if let Some(id) = id {
+        ipv4::set_id(header, id);
+    }
+    ipv4::decrement_ttl(header);
+    ipv4::set_src(header, src);
+    ipv4::set_dst(header, dst);
+    ipv4::fill_checksum(header);
 }
 
+/// One hop less and new addresses for an IPv6 header.
 #[inline(always)]
-fn rewrite_ipv6(header: &mut [u8], layout: &Layout, ends: &Ends) {
+pub fn readdress_ipv6(header: &mut [u8], ends: &Ends) {
     let header = &mut header[..ipv6::HEADER_LEN];
-    ipv6::set_payload_len(header, (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16);
     ipv6::decrement_hop_limit(header);
     ipv6::set_src(header, *ends.src.octets());
     ipv6::set_dst(header, *ends.dst.octets());

@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 use super::key::{Keys, is_v4};
 use super::tcp_state::State;
 use crate::clock::Tick;
-use crate::wire::{Protocol, Tuple};
+use crate::wire::{Address, Protocol, Tuple};
 
 /// The index of a session in its worker's table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -27,6 +27,17 @@ pub enum Direction {
     Inbound = 0,
     /// real server to client
     Outbound = 1,
+}
+
+impl Direction {
+    /// The way of the answers.
+    #[inline(always)]
+    pub const fn opposite(self) -> Direction {
+        match self {
+            Direction::Inbound => Direction::Outbound,
+            Direction::Outbound => Direction::Inbound,
+        }
+    }
 }
 
 /// Facts about a session, one bit each.
@@ -50,7 +61,7 @@ impl Flags {
     /// The real server has answered; `Cold::server_isn` is known.
     pub const ANSWERED: u16 = 1 << 5;
     /// A PROXY protocol header is still to be told to the real server; `Cold::header` is valid. Never with a packet of
-    /// the express lane ([`Hot::is_established`]).
+    /// the express lane (`Asked::established`).
     pub const PROXY_HEADER: u16 = 1 << 6;
     /// Both FINs are acknowledged or a RST ended it: the lease may be taken over.
     pub const FINISHED: u16 = 1 << 7;
@@ -99,7 +110,7 @@ impl Flags {
 /// What every packet of a session reads and writes: one cache line.
 ///
 /// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the
-/// fields here are 0. L4 ports are in host order.
+/// fields here are 0. L4 ports are in host order, the destination's first: so both are one number as headers show it.
 #[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Hot {
@@ -107,18 +118,18 @@ pub struct Hot {
     pub cip: [u8; 4],
     /// virtual address
     pub vip: [u8; 4],
-    /// client port
-    pub cport: u16,
     /// virtual port the client dialled
     pub vport: u16,
+    /// client port
+    pub cport: u16,
     /// real server's address
     pub rip: [u8; 4],
     /// local address
     pub lip: [u8; 4],
-    /// real server's port
-    pub rport: u16,
     /// local port
     pub lport: u16,
+    /// real server's port
+    pub rport: u16,
     /// the IANA number of the protocol; 0 where no session lives
     pub(super) protocol: u8,
     /// IPVS state; UDP sessions stay in [`State::Established`]
@@ -157,15 +168,61 @@ const _: () = assert!(offset_of!(Hot, protocol) % 4 == 0);
 const _: () = assert!(offset_of!(Hot, state) == offset_of!(Hot, protocol) + 1);
 const _: () = assert!(offset_of!(Hot, flags) == offset_of!(Hot, protocol) + 2);
 const _: () = assert!(offset_of!(Hot, cip) == 0 && offset_of!(Hot, vip) == 4);
-const _: () = assert!(offset_of!(Hot, cport) == 8 && offset_of!(Hot, vport) == 10);
+const _: () = assert!(offset_of!(Hot, vport) == 8 && offset_of!(Hot, cport) == 10);
 const _: () = assert!(offset_of!(Hot, rip) == 4 * KEY_WORDS && offset_of!(Hot, lip) == 4 * KEY_WORDS + 4);
 const _: () =
-    assert!(offset_of!(Hot, rport) == 4 * KEY_WORDS + 8 && offset_of!(Hot, lport) == 4 * KEY_WORDS + 10);
+    assert!(offset_of!(Hot, lport) == 4 * KEY_WORDS + 8 && offset_of!(Hot, rport) == 4 * KEY_WORDS + 10);
+
+/// Two addresses that follow each other in memory as the one number that they are there.
+#[inline(always)]
+pub(super) fn pair(first: u32, second: u32) -> u64 {
+    u64::from(first) | u64::from(second) << 32
+}
 
 /// Both ports of a tuple as they lie in [`Hot`].
 #[inline(always)]
 fn ports_word(tuple: &Tuple) -> u32 {
-    transmute!([tuple.sport, tuple.dport])
+    transmute!([tuple.dport, tuple.sport])
+}
+
+/// What is asked of a session beside its key, of the word in which protocol, state and flags lie together: one compare.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    mask: u32,
+    wanted: u32,
+}
+
+impl Asked {
+    /// To live, be of this protocol, and be IPv6 or not on the side whose packets travel in `direction`.
+    #[inline(always)]
+    pub(super) fn alive(protocol: Protocol, direction: Direction, v6: bool) -> Asked {
+        let side = Flags::v6(direction);
+        Asked { mask: word(0xff, 0, side), wanted: word(protocol as u8, 0, if v6 { side } else { 0 }) }
+    }
+
+    /// To be of this protocol, established, and IPv6 on both sides or on none; and to have no PROXY protocol header on its
+    /// way, of UDP nothing at all that the real server has still to learn of the client.
+    #[inline(always)]
+    pub(super) fn established(protocol: Protocol, v6: bool) -> Asked {
+        let sides = if v6 { Flags::WIDE } else { 0 };
+        let untold = Flags::PROXY_HEADER | if matches!(protocol, Protocol::Udp) { Flags::TOA } else { 0 };
+        let wanted = word(protocol as u8, State::Established as u8, sides);
+        Asked { mask: word(0xff, 0xff, Flags::WIDE | untold), wanted }
+    }
+
+    /// The bits in which a session is not as asked.
+    #[inline(always)]
+    fn lacks(self, hot: &Hot) -> u32 {
+        let words: &[u32; 16] = transmute_ref!(hot);
+        words[offset_of!(Hot, protocol) / 4] & self.mask ^ self.wanted
+    }
+}
+
+/// Protocol, state and flags as they lie in [`Hot`].
+#[inline(always)]
+fn word(protocol: u8, state: u8, flags: u16) -> u32 {
+    let [first, second] = flags.to_ne_bytes();
+    u32::from_ne_bytes([protocol, state, first, second])
 }
 
 impl Hot {
@@ -192,50 +249,49 @@ impl Hot {
         }
     }
 
-    /// Whether an IPv4 tuple is this session's key of `direction`.
+    /// Whether an IPv4 tuple is this session's key of `direction` and the session is as asked.
     ///
     /// The direction chooses an address, not a branch: of random packets half would be predicted wrong, at
     /// more than the cost of the whole compare.
     #[inline(always)]
-    pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction) -> bool {
+    pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {
+        let [src, dst, ports] = self.key_words(direction);
+        let [packet_src, packet_dst] = [tuple.src, tuple.dst].map(|a| u32::from_ne_bytes(a.v4_octets()));
+        let rest = (ports ^ ports_word(tuple)) | asked.lacks(self);
+        (pair(src, dst) ^ pair(packet_src, packet_dst)) | u64::from(rest) == 0
+    }
+
+    #[inline(always)]
+    fn key_words(&self, direction: Direction) -> [u32; KEY_WORDS] {
         let words: &[u32; 16] = transmute_ref!(self);
-        let [src, dst, ports] = [0, 1, 2].map(|word| words[KEY_WORDS * direction as usize + word]);
-        let difference = (src ^ u32::from_ne_bytes(tuple.src.v4_octets()))
-            | (dst ^ u32::from_ne_bytes(tuple.dst.v4_octets()))
-            | (ports ^ ports_word(tuple))
-            | u32::from(self.protocol ^ tuple.protocol as u8)
-            | u32::from(self.flags.0 & Flags::v6(direction));
-        difference == 0
+        [0, 1, 2].map(|word| words[KEY_WORDS * direction as usize + word])
+    }
+
+    /// Source and destination port of a packet that travels in `direction`, behind the gateway.
+    #[inline(always)]
+    pub fn ports_behind(&self, direction: Direction) -> (u16, u16) {
+        let [_, _, ports] = self.key_words(direction.opposite());
+        let [dport, sport]: [u16; 2] = transmute!(ports);
+        (dport, sport)
+    }
+
+    /// Source and destination of an IPv4 packet that travels in `direction`, behind the gateway.
+    #[inline(always)]
+    pub fn addresses_behind(&self, direction: Direction) -> (Address, Address) {
+        let [src, dst, _] =
+            self.key_words(direction.opposite()).map(|word| Address::from_v4(word.to_ne_bytes()));
+        (dst, src)
     }
 
     /// Whether a tuple that is not of IPv4 is this session's key of `direction`; `wide` is the session's.
     #[inline(always)]
-    pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction) -> bool {
-        let words: &[u32; 16] = transmute_ref!(self);
-        let sides: &[[[u8; 16]; 2]; 2] = transmute_ref!(wide);
-        let [src, dst] = &sides[direction as usize];
+    pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {
+        let [src, dst] = wide.key(direction);
         let difference = (u128::from_ne_bytes(*src) ^ u128::from_ne_bytes(*tuple.src.octets()))
             | (u128::from_ne_bytes(*dst) ^ u128::from_ne_bytes(*tuple.dst.octets()))
-            | u128::from(words[KEY_WORDS * direction as usize + 2] ^ ports_word(tuple))
-            | u128::from(self.protocol ^ tuple.protocol as u8);
-        difference == 0 && self.flags.has(Flags::v6(direction))
-    }
-
-    /// Whether the session is of this protocol, established, IPv6 on these sides ([`Flags::WIDE`]) and no others, and has
-    /// no PROXY protocol header on its way; of UDP also whether the real server has nothing to learn of the client any
-    /// more: one compare of what lies together.
-    #[inline(always)]
-    pub fn is_established(&self, protocol: Protocol, v6_sides: u16) -> bool {
-        let words: &[u32; 16] = transmute_ref!(self);
-        let word = |protocol: u8, state: u8, flags: u16| -> u32 {
-            let [first, second] = flags.to_ne_bytes();
-            u32::from_ne_bytes([protocol, state, first, second])
-        };
-        let wanted = word(protocol as u8, State::Established as u8, v6_sides);
-        let asked = Flags::WIDE
-            | Flags::PROXY_HEADER
-            | if matches!(protocol, Protocol::Udp) { Flags::TOA } else { 0 };
-        words[offset_of!(Hot, protocol) / 4] & word(0xff, 0xff, asked) == wanted
+            | u128::from(self.key_words(direction)[2] ^ ports_word(tuple))
+            | u128::from(asked.lacks(self));
+        difference == 0
     }
 
     /// The neighbours ahead of and behind a packet that travels in `direction`.
@@ -250,10 +306,8 @@ impl Hot {
     /// What the new addresses and ports of a packet that travels in `direction` add to its L4 checksum.
     #[inline(always)]
     pub const fn ends_delta(&self, direction: Direction) -> u16 {
-        match direction {
-            Direction::Inbound => self.checksum_delta,
-            Direction::Outbound => !self.checksum_delta,
-        }
+        // One's complement takes away what the other direction adds.
+        self.checksum_delta ^ (direction as u16).wrapping_neg()
     }
 
     /// TCP or UDP.
@@ -354,6 +408,22 @@ pub struct Wide {
     pub rip: crate::wire::Address,
     /// local
     pub lip: crate::wire::Address,
+}
+
+impl Wide {
+    /// Source and destination of the packets that travel in `direction`, as they arrive.
+    #[inline(always)]
+    fn key(&self, direction: Direction) -> &[[u8; 16]; 2] {
+        let keys: &[[[u8; 16]; 2]; 2] = transmute_ref!(self);
+        &keys[direction as usize]
+    }
+
+    /// Source and destination of a packet that travels in `direction`, behind the gateway.
+    #[inline(always)]
+    pub fn addresses_behind(&self, direction: Direction) -> (Address, Address) {
+        let [src, dst] = *self.key(direction.opposite());
+        (Address::from_v6(dst), Address::from_v6(src))
+    }
 }
 
 const _: () = assert!(Flags::v6(Direction::Inbound) == Flags::CLIENT_V6);

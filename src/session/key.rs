@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use super::entry::pair;
 use crate::wire::Tuple;
 
 /// The two flows of one session, each as its packets show it on arrival.
@@ -30,11 +31,11 @@ impl KeyHash {
         (((self.0 >> 32) * buckets as u64) >> 32) as u32
     }
 
-    /// What stands for the key in its bucket, never 0. Made of bits that do not choose the bucket.
+    /// What stands for the key in its bucket: fifteen bits that do not choose the bucket, and one that keeps it from being
+    /// 0.
     #[inline(always)]
     pub(super) const fn tag(self) -> u16 {
-        let tag = self.0 as u16;
-        if tag == 0 { 1 } else { tag }
+        self.0 as u16 | 1
     }
 }
 
@@ -69,8 +70,7 @@ impl KeyHasher {
         let [s0, s1, s2, s3] = self.seed;
         let src = u32::from_ne_bytes(tuple.src.v4_octets());
         let dst = u32::from_ne_bytes(tuple.dst.v4_octets());
-        let addresses = u64::from(src) << 32 | u64::from(dst);
-        KeyHash(fold(fold(addresses ^ s0, rest(tuple) ^ s1) ^ s2, s3))
+        KeyHash(fold(fold(pair(src, dst) ^ s0, rest(tuple) ^ s1) ^ s2, s3))
     }
 
     /// All thirty-six bytes and the protocol. Not inline: IPv4 bursts shall not carry it in their loop.
@@ -102,7 +102,8 @@ pub(super) fn is_v4(tuple: &Tuple) -> bool {
 /// Ports and protocol in one lane.
 #[inline(always)]
 fn rest(tuple: &Tuple) -> u64 {
-    u64::from(tuple.protocol as u8) << 32 | u64::from(tuple.sport) << 16 | u64::from(tuple.dport)
+    let ports = u32::from(tuple.sport) << 16 | u32::from(tuple.dport);
+    u64::from(tuple.protocol as u8) << 32 | u64::from(ports)
 }
 
 #[inline(always)]
@@ -216,6 +217,7 @@ mod tests {
     fn a_tag_is_never_the_mark_of_a_free_slot() {
         assert_eq!(KeyHash(0xffff_0000_0000_0000).tag(), 1);
         assert_eq!(KeyHash(0xffff_0000_0000_abcd).tag(), 0xabcd);
+        assert_eq!(KeyHash(0xffff_0000_0000_abcc).tag(), 0xabcd);
         assert_eq!(KeyHash(u64::MAX).bucket(10), 9);
     }
 }

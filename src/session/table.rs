@@ -18,9 +18,8 @@
 //! 3. [`confirm`](SessionTable::confirm)
 //!
 //! Between the stages the table may change (an earlier packet of the burst may begin or end a session):
-//! `confirm` never gives a wrong session, but it can miss one that began after the probe. Whoever begins
-//! sessions therefore looks once more with [`find_hashed`](SessionTable::find_hashed) before
-//! [`insert`](SessionTable::insert).
+//! `confirm` never gives a wrong session, but it can miss one: it is not established, another's key has the same tag, or
+//! it began after the probe. Whoever is not satisfied looks once more with [`find_hashed`](SessionTable::find_hashed).
 //!
 //! # Keys
 //! A key belongs to one session. Inbound keys are unique because a packet that has a session does not begin
@@ -32,7 +31,7 @@
 
 use zerocopy::FromZeros;
 
-use super::entry::{Cold, Direction, Flags, Hot, SessionIndex, Wide};
+use super::entry::{Asked, Cold, Direction, Flags, Hot, SessionIndex, Wide};
 use super::index::{EntryRef, Index};
 use super::key::{KeyHash, KeyHasher, Keys, is_v4};
 use crate::cpu::{self, HugeArray, MapError, PageKind, Pages};
@@ -198,39 +197,33 @@ impl SessionTable {
     /// Starts to load what [`confirm`](Self::confirm) will read; `v6` if the packet is an IPv6 one.
     #[inline(always)]
     pub fn prefetch_entry(&self, candidate: Candidate, v6: bool) {
-        if !candidate.is_none() {
-            let session = candidate.0.session().0 as usize;
-            cpu::prefetch_index(&self.hot, session);
-            if v6 {
-                cpu::prefetch_index(&self.wide, session);
-            }
+        // Of no session it is a useless hint, which costs less than a question.
+        let session = candidate.0.session().0 as usize;
+        cpu::prefetch_index(&self.hot, session);
+        if v6 {
+            cpu::prefetch_index(&self.wide, session);
         }
     }
 
-    /// The session and direction of a packet, given what the probe found: compares the whole key, and goes on
-    /// to further matches of the tag if it is another's.
+    /// The session and direction of a packet if it is the one that the probe found, which is established and within one
+    /// family: what most are that a packet belongs to. Compares the whole key. `None` does not say that there is no session.
     #[inline(always)]
     pub fn confirm(
         &self,
         tuple: &Tuple,
         v6: bool,
-        hash: KeyHash,
         candidate: Candidate,
     ) -> Option<(SessionIndex, Direction)> {
         let entry = candidate.0;
-        if entry.is_none() {
-            None
-        } else if self.is_key_of(tuple, v6, entry) {
-            Some((entry.session(), entry.direction()))
+        // What stands for no session is no index either.
+        let hot = self.hot.get(entry.session().0 as usize)?;
+        let asked = Asked::established(tuple.protocol, v6);
+        let is_it = if v6 {
+            hot.is_key_wide(self.wide(entry.session()), tuple, entry.direction(), asked)
         } else {
-            self.find_other(tuple, hash)
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_other(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
-        self.find_hashed(tuple, hash)
+            hot.is_key_v4(tuple, entry.direction(), asked)
+        };
+        is_it.then(|| (entry.session(), entry.direction()))
     }
 
     /// The session and direction of a tuple, in one go: for what comes alone, such as the tuple within an
@@ -250,11 +243,12 @@ impl SessionTable {
     /// is none.
     #[inline(always)]
     fn is_key_of(&self, tuple: &Tuple, v6: bool, entry: EntryRef) -> bool {
-        let hot = &self.hot[entry.session().0 as usize];
+        let (hot, direction) = (self.hot(entry.session()), entry.direction());
+        let asked = Asked::alive(tuple.protocol, direction, v6);
         if v6 {
-            hot.is_key_wide(&self.wide[entry.session().0 as usize], tuple, entry.direction())
+            hot.is_key_wide(self.wide(entry.session()), tuple, direction, asked)
         } else {
-            hot.is_key_v4(tuple, entry.direction())
+            hot.is_key_v4(tuple, direction, asked)
         }
     }
 

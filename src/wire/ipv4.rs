@@ -192,25 +192,30 @@ fn plain_sum(header: &[u8; HEADER_LEN]) -> u16 {
     fold(sum + u64::from(last_carry))
 }
 
-/// Gives a header without options one hop less, this length, identification and addresses, and the checksum of that.
+/// Gives a header without options one hop less, these addresses, this identification if it shall have another one, and
+/// the checksum of that.
 ///
 /// Summed up from registers: reading back what was written in other pieces would wait for the stores.
 #[inline(always)]
-pub fn readdress_plain(header: &mut [u8; HEADER_LEN], total_len: u16, id: u16, src: [u8; 4], dst: [u8; 4]) {
+pub fn readdress_plain(header: &mut [u8; HEADER_LEN], id: Option<u16>, src: [u8; 4], dst: [u8; 4]) {
     debug_assert!(header[8] > 0);
     // The order of bytes within words does not matter until the end (RFC 1071 §2 (B)).
-    let word = |bytes: [u8; 2]| u32::from(u16::from_ne_bytes(bytes));
-    let (total_len, id) = (total_len.to_be_bytes(), id.to_be_bytes());
-    let ttl_and_protocol = [header[8].wrapping_sub(1), header[9]];
-    let front = word(get_array(header, 0)) + word(total_len) + word(id) + word(get_array(header, 6));
-    let addresses = u64::from(u32::from_ne_bytes(src)) + u64::from(u32::from_ne_bytes(dst));
-    let checksum = !fold(addresses + u64::from(front + word(ttl_and_protocol)));
-    put_array(header, 2, total_len);
-    put_array(header, 4, id);
-    put_array(header, 8, ttl_and_protocol);
-    put_array(header, 10, checksum.to_ne_bytes());
-    put_array(header, 12, src);
-    put_array(header, 16, dst);
+    let [src, dst] = [src, dst].map(u32::from_le_bytes);
+    let addresses = u64::from(src) | u64::from(dst) << 32;
+    let mut front = u64::from_le_bytes(get_array(header, 0));
+    if let Some(id) = id {
+        put_u16(header, 4, id);
+        front = front & !(0xffff << 32) | u64::from(id.swap_bytes()) << 32;
+    }
+    // The hops left are the lower byte.
+    let hops_and_protocol = u16::from_le_bytes(get_array(header, 8)).wrapping_sub(1);
+    let (sum, carry) = front.overflowing_add(addresses);
+    let (sum, last_carry) = sum.overflowing_add(u64::from(hops_and_protocol) + u64::from(carry));
+    let checksum = !fold(sum + u64::from(last_carry));
+    put_array(header, 8, hops_and_protocol.to_le_bytes());
+    put_array(header, 10, checksum.to_le_bytes());
+    put_array(header, 12, src.to_le_bytes());
+    put_array(header, 16, dst.to_le_bytes());
 }
 
 /// Why a packet's options keep it from being forwarded.
@@ -290,16 +295,16 @@ pub fn set_total_len(header: &mut [u8], total_len: u16) {
     put_u16(header, 2, total_len);
 }
 
+/// Bytes of header and payload.
+#[inline(always)]
+pub fn total_len(header: &[u8]) -> u16 {
+    get_u16(header, 2)
+}
+
 /// Sets the identification; the checksum is the caller's.
 #[inline(always)]
 pub fn set_id(header: &mut [u8], id: u16) {
     put_u16(header, 4, id);
-}
-
-/// The identification.
-#[inline(always)]
-pub fn id(header: &[u8]) -> u16 {
-    get_u16(header, 4)
 }
 
 /// Whether routers may not fragment the packet.
@@ -516,13 +521,14 @@ mod tests {
     proptest! {
         #[test]
         fn conformance_g1_a_plain_header_is_readdressed_like_any_other(
-            mut bytes: [u8; HEADER_LEN], total_len: u16, id: u16, src: [u8; 4], dst: [u8; 4],
+            mut bytes: [u8; HEADER_LEN], id: Option<u16>, src: [u8; 4], dst: [u8; 4],
         ) {
             bytes[8] |= 1;
             let (mut plain, mut any) = (bytes, bytes);
-            readdress_plain(&mut plain, total_len, id, src, dst);
-            set_total_len(&mut any, total_len);
-            set_id(&mut any, id);
+            readdress_plain(&mut plain, id, src, dst);
+            if let Some(id) = id {
+                set_id(&mut any, id);
+            }
             decrement_ttl(&mut any);
             set_src(&mut any, src);
             set_dst(&mut any, dst);

@@ -222,6 +222,19 @@ pub fn offset_and_flags(segment: &[u8]) -> u16 {
     get_u16(segment, 12)
 }
 
+/// Sets the word that [`offset_and_flags`] reads.
+#[inline(always)]
+pub fn set_offset_and_flags(segment: &mut [u8], word: u16) {
+    put_u16(segment, 12, word);
+}
+
+/// The word of [`offset_and_flags`] once the header has `len` more bytes of options, a multiple of 4 for which there is
+/// room.
+#[inline(always)]
+pub const fn with_more_options(word: u16, len: usize) -> u16 {
+    word + ((len / 4) << 12) as u16
+}
+
 /// Sets the flags.
 #[inline(always)]
 pub fn set_flags(segment: &mut [u8], flags: u8) {
@@ -419,6 +432,9 @@ mod tests {
         set_header_len(&mut bytes, 28);
         assert_eq!((header_len(&bytes), bytes[12] & 0x0f), (28, 5));
         assert_eq!(offset_and_flags(&bytes), 0x7500 | u16::from(ACK | PSH));
+        let longer = with_more_options(offset_and_flags(&bytes), 8);
+        set_offset_and_flags(&mut bytes, longer);
+        assert_eq!((header_len(&bytes), bytes[12] & 0x0f, flags(&bytes)), (36, 5, ACK | PSH));
     }
 
     #[test]

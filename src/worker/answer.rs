@@ -68,16 +68,17 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
             let real_servers = engine.real_servers();
             page.fill(real_servers.len() as u32, |position| {
                 let counters = &real_servers[position as usize];
+                let [inbound, outbound] = counters.traffic;
                 Some(RealServerRecord {
                     id: RealServerId(position),
                     sessions_active: counters.active,
                     sessions_inactive: counters.inactive,
                     sessions_created: counters.sessions,
                     refused_no_port: counters.no_local_port,
-                    inbound_packets: counters.packets_inbound,
-                    inbound_bytes: counters.bytes_inbound,
-                    outbound_packets: counters.packets_outbound,
-                    outbound_bytes: counters.bytes_outbound,
+                    inbound_packets: inbound.packets,
+                    inbound_bytes: inbound.bytes,
+                    outbound_packets: outbound.packets,
+                    outbound_bytes: outbound.bytes,
                 })
             });
             Answer::RealServers(page)

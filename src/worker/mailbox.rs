@@ -176,10 +176,11 @@ pub struct WorkerEnd {
 }
 
 impl WorkerEnd {
-    /// The next letter, if one waits. A relaxed load and a compare when none does.
+    /// The next letter, if one waits. Two loads and a compare when none does: `pop` alone would put a fence into every
+    /// turn of the loop, and the stores of a whole burst would have to wait for each other.
     #[inline]
     pub fn next(&self) -> Option<Letter> {
-        self.letters.pop()
+        if self.letters.is_empty() { None } else { self.letters.pop() }
     }
 
     /// Answers a letter. Every letter must be answered once.

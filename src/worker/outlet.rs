@@ -83,17 +83,15 @@ impl<R: Runtime> Outlet<R> {
         match port {
             TxPort::Queue(queue) => {
                 let counters = &mut self.port_counters[at];
-                let mut lens = ArrayVec::<usize, BURST>::new();
-                lens.extend(buffer.iter().map(Packet::len));
+                let (packets, bytes) = (buffer.len(), bytes_of(buffer));
                 for _ in 0..SEND_ATTEMPTS {
                     queue.send(buffer);
                     if buffer.is_empty() {
                         break;
                     }
                 }
-                let sent = lens.len() - buffer.len();
-                counters.tx_packets += sent as u64;
-                counters.tx_bytes += lens[..sent].iter().sum::<usize>() as u64;
+                counters.tx_packets += (packets - buffer.len()) as u64;
+                counters.tx_bytes += bytes - bytes_of(buffer);
                 for packet in buffer.drain(..) {
                     self.drops.count(DropReason::TxQueueFull);
                     drop(packet);
@@ -115,6 +113,12 @@ impl<R: Runtime> Outlet<R> {
     }
 }
 
+/// Bytes of all these frames.
+#[inline(always)]
+pub(super) fn bytes_of<P: Packet>(packets: &[P]) -> u64 {
+    packets.iter().map(Packet::len).sum::<usize>() as u64
+}
+
 impl<R: Runtime> Io for Outlet<R> {
     type Packet = R::Packet;
 
@@ -132,6 +136,19 @@ impl<R: Runtime> Io for Outlet<R> {
         buffer.push(packet);
         if buffer.is_full() {
             self.flush_port(at);
+        }
+    }
+
+    #[inline]
+    fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<R::Packet, BURST>) {
+        match self.ports.get_mut(port.index()) {
+            Some((_, buffer)) if buffer.is_empty() => {
+                std::mem::swap(buffer, packets);
+                if buffer.is_full() {
+                    self.flush_port(port.index());
+                }
+            }
+            _ => packets.drain(..).for_each(|packet| self.transmit(port, packet)),
         }
     }
 

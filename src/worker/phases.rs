@@ -1,6 +1,6 @@
 //! Where the cycles of a turn go: a stop-watch that runs in one working turn of many.
 //!
-//! In the other turns a border between two phases costs one branch that is never taken, ten of them in a burst of 32
+//! In the other turns a border between two phases costs one branch that is never taken, nine of them in a burst of 32
 //! packets. There is one code for both: a copy that is timed would be colder than the one it stands for.
 
 use crate::cpu;
@@ -35,9 +35,8 @@ macro_rules! phases {
 
 phases! {
     Rx "rx" "Receive queues polled, empty ones included."
-    Classify "classify" "Headers checked, flows described; what is no flow answered or dropped."
+    Classify "classify" "Headers checked, keys hashed, buckets asked for; what is no flow answered or dropped."
     Steer "steer" "Flows of other workers handed over."
-    Hash "hash" "Keys hashed, buckets of the session table asked for."
     Probe "probe" "Tags compared, sessions asked for."
     Forward "forward" "Keys compared, state, rewrite; new sessions made."
     HandIn "hand_in" "What other workers handed over taken and forwarded."
@@ -51,7 +50,6 @@ impl From<Phase> for TurnPhase {
         match phase {
             Phase::Classify => TurnPhase::Classify,
             Phase::Steer => TurnPhase::Steer,
-            Phase::Hash => TurnPhase::Hash,
             Phase::Probe => TurnPhase::Probe,
             Phase::Forward => TurnPhase::Forward,
         }
@@ -144,7 +142,7 @@ mod tests {
     #[test]
     fn every_cycle_belongs_to_one_phase() {
         let (mut watch, mut sending) = (StopWatch::default(), SendingTime::default());
-        watch.ended(Phase::Hash);
+        watch.ended(Phase::Probe);
         watch.lap(TurnPhase::Rx, &mut sending);
         assert_eq!(watch.cycles, [0; TurnPhase::COUNT], "it does not run");
 
@@ -173,7 +171,7 @@ mod tests {
         let mut watch = StopWatch::default();
         for (longest, told) in [(INTERRUPTED_CYCLES - 1, true), (INTERRUPTED_CYCLES, false)] {
             watch.start();
-            watch.cycles[TurnPhase::Hash as usize] = longest;
+            watch.cycles[TurnPhase::Probe as usize] = longest;
             assert_eq!(watch.stop().is_some(), told);
         }
     }

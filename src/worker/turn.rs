@@ -8,13 +8,12 @@ use arrayvec::ArrayVec;
 use super::device::{Clock, Runtime, RxQueue};
 use super::idle::{Idle, IdlePolicy};
 use super::mailbox::WorkerEnd;
-use super::outlet::{Outlet, Ring};
+use super::outlet::{Outlet, Ring, bytes_of};
 use super::phases::{StopWatch, TIMED_EVERY, TurnPhase};
 use super::published::{Counter, Counters, Published};
 use crate::clock::Now;
 use crate::cpu;
 use crate::id::PortId;
-use crate::path::packet::Packet;
 use crate::path::{BURST, Engine};
 
 /// Nanoseconds between two publications of the counters.
@@ -110,7 +109,7 @@ impl<R: Runtime> Worker<R> {
                 handled += burst.len();
                 let counters = &mut self.outlet.port_counters[port.index()];
                 counters.rx_packets += burst.len() as u64;
-                counters.rx_bytes += burst.iter().map(Packet::len).sum::<usize>() as u64;
+                counters.rx_bytes += bytes_of(&burst);
                 self.engine.process_observed(&mut self.outlet, now, *port, &mut burst, &mut tally.watch);
                 tally.watch.lap(TurnPhase::Forward, &mut self.outlet.sending);
             }

@@ -98,7 +98,7 @@ fn a_new_real_server_inherits_no_counts() {
         assert_eq!(taken.port, Some(8081), "the number was given away again");
         for engine in &rig.engines {
             let counters = &engine.real_servers()[server];
-            assert_eq!((counters.sessions, counters.packets_inbound, counters.removed), (0, 0, false));
+            assert_eq!((counters.sessions, counters.traffic[0].packets, counters.removed), (0, 0, false));
         }
         rig.finish();
     }

@@ -109,22 +109,23 @@ impl NeighbourIndex {
     }
 }
 
-/// What is known of a neighbour (RFC 4861 §7.3.2; `Failed` is RFC 7048's UNREACHABLE without its sending).
+/// What is known of a neighbour (RFC 4861 §7.3.2; `Failed` is RFC 7048's UNREACHABLE without its sending). In the order
+/// of how little stands between it and a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum NeighbourState {
+    /// did not answer
+    Failed,
     /// asked for, or not even that; no MAC address yet
     Incomplete,
-    /// answered a moment ago
-    Reachable,
     /// answered long ago, or was heard of without having been asked
     Stale,
+    /// answered a moment ago
+    Reachable,
     /// stale and in use: about to be probed
     Delay,
     /// being probed
     Probe,
-    /// did not answer
-    Failed,
 }
 
 /// What every packet reads of its next hop.
@@ -160,7 +161,7 @@ impl Adjacency {
     /// Whether packets may be sent to it; otherwise they go to [`NeighbourTable::hold`].
     #[inline(always)]
     pub const fn is_usable(&self) -> bool {
-        !matches!(self.state, NeighbourState::Incomplete | NeighbourState::Failed)
+        self.state as u8 >= NeighbourState::Stale as u8
     }
 
     /// Whether [`NeighbourTable::mark_used`] wants to know of its use.
@@ -172,7 +173,7 @@ impl Adjacency {
     /// Usable, and nobody wants to know of it: what a neighbour in traffic is nearly always.
     #[inline(always)]
     pub const fn is_settled(&self) -> bool {
-        matches!(self.state, NeighbourState::Reachable | NeighbourState::Delay | NeighbourState::Probe)
+        self.state as u8 >= NeighbourState::Reachable as u8
     }
 
     fn mac(&self) -> [u8; 6] {
@@ -283,7 +284,10 @@ pub struct NeighbourTable<P> {
     index: HashMap<(PortId, Address), u16, ahash::RandomState>,
     waiting: Waiting<P>,
     unreachable: Queue,
+    /// the entry that the scan for what is due goes on with
     scan_cursor: usize,
+    /// when it was last through: no need to begin anew before time has passed
+    scanned: Option<Tick>,
     evict_cursor: usize,
     announcements: Announcements,
     conflicts: Conflicts,
@@ -314,6 +318,7 @@ impl<P: Packet> NeighbourTable<P> {
             waiting: Waiting::new(config.queue_total),
             unreachable: Queue::default(),
             scan_cursor: 0,
+            scanned: None,
             evict_cursor: 0,
             announcements: Announcements::new(config.worker == WorkerId(0)),
             conflicts: Conflicts::new(),

@@ -16,12 +16,18 @@ impl<P: Packet> NeighbourTable<P> {
     /// What failed is to be fetched with [`Self::take_unreachable`] afterwards.
     pub fn tick(&mut self, own: OwnAddresses<'_>, now: Now, budget: usize, io: &mut impl Io<Packet = P>) {
         self.tick_announcements(own, now, io);
-        for _ in 0..budget.min(self.due.len()) {
-            let at = self.scan_cursor;
-            self.scan_cursor = if at + 1 < self.due.len() { at + 1 } else { 0 };
+        if self.scanned == Some(now.tick()) {
+            return;
+        }
+        for at in (self.scan_cursor..self.due.len()).take(budget) {
             if self.due[at].is_some_and(|due| now.tick().reached(due)) {
                 self.expire(own, NeighbourIndex(at as u16), now, io);
             }
+        }
+        self.scan_cursor += budget;
+        if self.scan_cursor >= self.due.len() {
+            self.scan_cursor = 0;
+            self.scanned = Some(now.tick());
         }
     }
 

@@ -148,6 +148,12 @@ pub fn set_payload_len(header: &mut [u8], payload_len: u16) {
     put_u16(header, 4, payload_len);
 }
 
+/// Bytes behind the fixed header.
+#[inline(always)]
+pub fn payload_len(header: &[u8]) -> u16 {
+    get_u16(header, 4)
+}
+
 /// Sets the hop limit.
 #[inline(always)]
 pub fn set_hop_limit(header: &mut [u8], hop_limit: u8) {
