@@ -73,8 +73,9 @@ impl KeyHasher {
         KeyHash(fold(fold(pair(src, dst) ^ s0, rest(tuple) ^ s1) ^ s2, s3))
     }
 
-    /// All thirty-six bytes and the protocol. Not inline: IPv4 bursts shall not carry it in their loop.
-    #[inline(never)]
+    /// All thirty-six bytes and the protocol. In line: a tuple that is handed over in memory is written in other pieces
+    /// than it is read in, and every hash would wait for the stores.
+    #[inline(always)]
     fn hash_wide(&self, tuple: &Tuple) -> KeyHash {
         let [s0, s1, s2, s3] = self.seed;
         let (src_high, src_low) = halves(tuple.src.octets());
