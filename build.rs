@@ -129,34 +129,41 @@ fn compile_receiver() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let tables =
         [("OBJECTS", "ffi/toa.bpf.c", &RECEIVERS[..]), ("UDP_OBJECTS", "ffi/uoa.bpf.c", &UDP_RECEIVERS[..])];
-    let tables = tables.map(|(name, source, compilations)| {
-        let entries = compile_programs(source, compilations, &out);
-        format!("const {name}: &[Object] = &[\n{entries}];\n")
+    let compiled: Result<Vec<String>, String> =
+        tables.iter().map(|(_, source, compilations)| compile_programs(source, compilations, &out)).collect();
+    let entries = compiled.unwrap_or_else(|reason| {
+        println!(
+            "cargo::warning=fullnat-toa is built without its eBPF programs and will say so: clang (with its bpf \
+             target), libbpf-dev and linux-libc-dev are needed (Debian, Ubuntu: apt-get install clang libbpf-dev \
+             linux-libc-dev): {reason}"
+        );
+        vec![String::new(); tables.len()]
     });
-    std::fs::write(out.join("toa_objects.rs"), tables.concat()).expect("OUT_DIR is writable");
+    let written: String = tables
+        .iter()
+        .zip(entries)
+        .map(|((name, ..), entries)| format!("const {name}: &[Object] = &[\n{entries}];\n"))
+        .collect();
+    std::fs::write(out.join("toa_objects.rs"), written).expect("OUT_DIR is writable");
 }
 
-/// The entries of one table.
-fn compile_programs(source: &str, compilations: &[(&str, &[&str], &[&str])], out: &Path) -> String {
+/// The entries of one table, or why there are none.
+fn compile_programs(
+    source: &str,
+    compilations: &[(&str, &[&str], &[&str])],
+    out: &Path,
+) -> Result<String, String> {
     let mut entries = String::new();
     for (name, definitions, lacks) in compilations {
         let object = out.join(name).with_extension("o");
-        if let Err(reason) = compile_program(source, definitions, &object) {
-            println!(
-                "cargo::warning=fullnat-toa is built without its eBPF programs and will say so: clang (with its bpf \
-                 target), libbpf-dev and linux-libc-dev are needed (Debian, Ubuntu: apt-get install clang libbpf-dev \
-                 linux-libc-dev): {reason}"
-            );
-            entries.clear();
-            break;
-        }
+        compile_program(source, definitions, &object)?;
         writeln!(
             entries,
             "    Object {{ lacks: &{lacks:?}, bytes: aya::include_bytes_aligned!({object:?}) }},"
         )
         .expect("memory");
     }
-    entries
+    Ok(entries)
 }
 
 /// clang, told as little as the kernel needs: its BTF comes from `-g`, and `v2` is what Linux 5.10 takes everywhere.

@@ -116,17 +116,20 @@ fn without_a_clang_for_bpf_the_build_goes_on_and_says_so() {
             warnings[0].contains("apt-get install clang libbpf-dev") && warnings[0].contains(clang),
             "{said}"
         );
-        assert_eq!(table.split_whitespace().collect::<String>(), "constOBJECTS:&[Object]=&[];");
+        let empty = "constOBJECTS:&[Object]=&[];constUDP_OBJECTS:&[Object]=&[];";
+        assert_eq!(table.split_whitespace().collect::<String>(), empty);
     }
 }
 
 #[test]
-fn with_clang_there_are_three_objects_the_richest_first() {
+fn with_clang_there_are_objects_for_tcp_and_udp_the_richest_first() {
     let environment =
         [("CARGO_FEATURE_TOA_RECEIVER", "1"), ("CARGO_CFG_TARGET_ARCH", std::env::consts::ARCH)];
     let (output, table) = run_and_read(&environment, "toa_objects.rs");
     assert!(output.status.success() && !String::from_utf8_lossy(&output.stdout).contains("cargo::warning"));
     let objects: Vec<&str> = table.lines().filter(|line| line.trim_start().starts_with("Object")).collect();
-    assert_eq!(objects.len(), 3, "{table}");
-    assert!(objects[0].contains("lacks: &[]") && objects[0].contains("toa-full.o"), "{table}");
+    assert_eq!(objects.len(), 3 + 2, "{table}");
+    for (at, richest) in [(0, "toa-full.o"), (3, "uoa-full.o")] {
+        assert!(objects[at].contains("lacks: &[]") && objects[at].contains(richest), "{table}");
+    }
 }

@@ -131,16 +131,12 @@ impl<P: Packet> Shard<P> {
             return Verdict::Drop(DropReason::L4Checksum);
         }
         uoa::erase_forged(packet, parsed);
-        let (protocol, told_by) = (parsed.tuple.protocol, hot.flags);
-        let uoa_due = protocol == Protocol::Udp
-            && told_by.has(Flags::TOA)
-            && self.uoa_due(turn, parsed, (index, direction), out_len, egress.mtu.into());
-        let done = match protocol {
-            Protocol::Tcp => self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
-            Protocol::Udp if direction == Direction::Inbound && told_by.has(Flags::PROXY_HEADER) => {
-                self.insert_proxy_header(turn, packet, parsed, layout, index, (out_len, egress))
+        let protocol = parsed.tuple.protocol;
+        let (done, uoa_due) = match protocol {
+            Protocol::Tcp => {
+                (self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)), false)
             }
-            Protocol::Udp => Ok((layout, Delta::default())),
+            Protocol::Udp => self.edit_udp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
         };
         let (layout, delta) = match done {
             Ok(done) => done,
@@ -170,6 +166,29 @@ impl<P: Packet> Shard<P> {
         let ethertype = if to_v6 { ethernet::TYPE_IPV6 } else { ethernet::TYPE_IPV4 };
         packet.head_mut()[12..14].copy_from_slice(&ethertype.to_be_bytes());
         Verdict::Send(NeighbourIndex(ahead))
+    }
+
+    /// What a datagram tells its real server of the client: a PROXY protocol header is put in; whether an option shall
+    /// follow, once it has its IP header, stands beside.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    fn edit_udp<I: Io<Packet = P>>(
+        &mut self,
+        turn: &Turn<'_, I>,
+        packet: &mut P,
+        parsed: &Parsed,
+        layout: Layout,
+        index: SessionIndex,
+        direction: Direction,
+        (out_len, egress): (usize, &PortView),
+    ) -> (Result<(Layout, Delta), Verdict>, bool) {
+        let flags = self.sessions.hot(index).flags;
+        if direction == Direction::Inbound && flags.has(Flags::PROXY_HEADER) {
+            return (self.insert_proxy_header(turn, packet, parsed, layout, index, (out_len, egress)), false);
+        }
+        let due = flags.has(Flags::TOA)
+            && self.uoa_due(turn, parsed, (index, direction), out_len, egress.mtu.into());
+        (Ok((layout, Delta::default())), due)
     }
 
     /// State, translation and options of a TCP segment. `Err` holds the verdict if it goes no further.

@@ -11,7 +11,7 @@ use super::rewrite::{Layout, NoRoomInBuffer};
 use super::shard::{Shard, Turn};
 use crate::service::snapshot::{ClientAddress, UoaSettings};
 use crate::session::{Direction, Flags, Hot, SessionIndex, Wide};
-use crate::wire::{Address, Protocol, ipv4, uoa};
+use crate::wire::{Address, ipv4, uoa};
 
 /// An IPv4 header has room for so many bytes of options.
 const OPTIONS_LEN_MAX: usize = ipv4::HEADER_LEN_MAX - ipv4::HEADER_LEN;
@@ -47,9 +47,6 @@ impl<P: Packet> Shard<P> {
         mtu: usize,
     ) -> bool {
         let (hot, cold, wide) = self.sessions.lines_mut(index);
-        if parsed.tuple.protocol != Protocol::Udp {
-            return false;
-        }
         let Some(settings) = uoa_settings(turn, cold.service) else {
             hot.flags.clear(Flags::TOA);
             return false;

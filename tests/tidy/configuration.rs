@@ -30,7 +30,7 @@ struct Member {
 }
 
 /// The tables in the order in which a file has them: heading, struct, the shortest document.
-fn tables() -> [(&'static str, &'static str, Value); 12] {
+fn tables() -> [(&'static str, &'static str, Value); 13] {
     let of = |value: Result<Value, serde_json::Error>| value.expect("a model that can be written");
     let port = json!({"name": "", "device": ""});
     let pool = json!({"name": "", "port": "", "addresses": []});
