@@ -88,9 +88,9 @@ fn every_question_has_an_answer() {
     assert_eq!((workers[1].rx_packets, workers[1].burst_fill, workers[0].busy), (2_000_000, 32.0, 0.25));
     assert_eq!([0, 1].map(|id| workers[id].cycles_per_packet), [Some(160.0), Some(80.0)]);
     let classify = [0, 1].map(|id| workers[id].phases[1].clone());
-    assert_eq!((classify[0].phase.as_str(), classify[0].cycles), ("classify", 251_813));
+    assert_eq!((classify[0].phase.as_str(), classify[0].cycles), ("classify", 414_273));
     let per_packet = classify.map(|phase| phase.cycles_per_packet);
-    assert_eq!(per_packet, [Some(251_813.0 / 8000.0), None], "one was timed");
+    assert_eq!(per_packet, [Some(414_273.0 / 8000.0), None], "one was timed");
     let services: Vec<view::Service> = get(&gateway, "/v1/services");
     assert_eq!(services[0].listen, ["10.1.0.100:80-89"]);
     assert_eq!(services[0].real_servers[1].sessions_active, 5000, "the sum of both workers");

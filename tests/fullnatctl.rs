@@ -71,7 +71,7 @@ fn workers_are_shown_over_a_span() {
     assert_eq!(span[0]["sessions_live"], whole[0]["sessions_live"]);
     let printed = prints(&gateway, "workers --seconds 1");
     let loads: Vec<&str> = printed.lines().last().unwrap().split_whitespace().collect();
-    assert_eq!(loads, [&["1"][..], &["-"; 12]].concat(), "{printed}");
+    assert_eq!(loads, [&["1"][..], &["-"; 11]].concat(), "{printed}");
 }
 
 #[test]
