@@ -16,6 +16,11 @@ pub const HEADERS_V4: usize = Parsed::L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN;
 /// The same of a plain IPv6 frame.
 pub const HEADERS_V6: usize = Parsed::L3 + ipv6::HEADER_LEN + tcp::HEADER_LEN;
 
+/// EtherType, version and header length of IPv4 without options.
+const IPV4_FRONT: u32 = (ethernet::TYPE_IPV4 as u32) << 8 | 0x45;
+/// EtherType and version of IPv6.
+const IPV6_FRONT: u32 = (ethernet::TYPE_IPV6 as u32) << 4 | 6;
+
 /// What a plain frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -86,12 +91,11 @@ pub fn recognise<P: Packet, T>(
     if head.len() != packet.len() || !for_us {
         return None;
     }
-    // EtherType, version and the length of an IPv4 header
     let front = get_u32(headers, ethernet::HEADER_LEN - 2);
-    if front >> 8 == 0x0800_45 {
+    if front >> 8 == IPV4_FRONT {
         let kind = recognise_ipv4(headers, head.len(), gate)?;
         Some((kind, of_flow(&tuple(headers, kind.protocol()), false)))
-    } else if front >> 12 == 0x86dd_6 {
+    } else if front >> 12 == IPV6_FRONT {
         let headers = head.first_chunk::<HEADERS_V6>()?;
         let kind = recognise_ipv6(headers, head.len(), gate)?;
         Some((kind, of_flow(&tuple(headers, kind.protocol()), true)))
