@@ -45,7 +45,7 @@ shell_lint() { shellcheck -x scripts/*.sh .ci/run; }
 
 end_to_end() {
   cargo build --release --bins &&
-    "$PYTHON" -m pytest -c tests/e2e/pytest.ini tests/e2e "${pytest_arguments[@]}"
+    "$PYTHON" -m pytest -c tests/e2e/pytest.ini tests/e2e --durations 15 "${pytest_arguments[@]}"
 }
 
 # Fails if a test names what is no row; shows the sums only.
