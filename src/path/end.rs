@@ -23,11 +23,11 @@ impl<P: Packet> Shard<P> {
         let now = turn.now.tick();
         let mut due = arrayvec::ArrayVec::<SessionIndex, EXPIRE_BUDGET>::new();
         let mut headers_due = arrayvec::ArrayVec::<SessionIndex, EXPIRE_BUDGET>::new();
-        let (default_timeouts, services) = (&self.default_timeouts, &turn.snapshot.services);
+        let (default_timeouts, snapshot) = (&self.default_timeouts, turn.snapshot);
         self.wheel.advance(&mut self.sessions, now, EXPIRE_BUDGET, |sessions, index| {
             let (hot, cold) = (sessions.hot(index), sessions.cold(index));
-            let service = services.get(usize::from(cold.service)).and_then(Option::as_ref);
-            let timeouts = service.map_or(default_timeouts, |service| &service.timeouts);
+            let timeouts =
+                snapshot.service(cold.service).map_or(default_timeouts, |service| &service.timeouts);
             let deadline = hot.stamp.plus(idle_ticks(hot, cold, timeouts));
             if now.reached(deadline) {
                 due.push(index);

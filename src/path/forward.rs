@@ -21,7 +21,7 @@ use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, SessionIndex, State};
 use crate::wire::checksum::Delta;
 use crate::wire::tcp_option::{Options, TcpOption};
-use crate::wire::{Address, Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
+use crate::wire::{Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
 
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,7 +214,7 @@ impl<P: Packet> Shard<P> {
         let toa = if carries_toa { toa_settings(turn.snapshot, cold.service) } else { None }
             .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
         let state = hot.state;
-        let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
+        let client = hot.client(wide);
         match tracked {
             Tracked::Forward => {}
             Tracked::Changed => self.note_state_change(turn, index, before),
@@ -326,9 +326,8 @@ impl<P: Packet> Shard<P> {
         if opens {
             return Some(Verdict::Reopen);
         }
-        let service = usize::from(self.sessions.cold(index).service);
-        let resets = turn.snapshot.services.get(service).and_then(Option::as_ref);
-        resets
+        let service = turn.snapshot.service(self.sessions.cold(index).service);
+        service
             .is_some_and(|service| service.on_remove == OnRemove::Reset)
             .then_some(Verdict::Reset(DropReason::SessionReset))
     }
@@ -368,7 +367,7 @@ impl<P: Packet> Shard<P> {
 
 #[inline(always)]
 pub(super) fn toa_settings(snapshot: &Snapshot, service: u16) -> Option<ToaSettings> {
-    match snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
+    match snapshot.service(service)?.client_address {
         ClientAddress::Toa(settings) => Some(settings),
         _ => None,
     }

@@ -65,7 +65,7 @@ impl<P: Packet> Shard<P> {
 }
 
 fn proxy_settings<I: Io>(turn: &Turn<'_, I>, service: u16) -> Option<ProxySettings> {
-    match turn.snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
+    match turn.snapshot.service(service)?.client_address {
         ClientAddress::Proxy(settings) => Some(settings),
         _ => None,
     }

@@ -181,8 +181,7 @@ impl<P: Packet> Shard<P> {
 
     /// The time-outs of session `index`: its service's, the usual ones if that is gone.
     pub(super) fn timeouts<'a>(&'a self, snapshot: &'a Snapshot, index: SessionIndex) -> &'a Timeouts {
-        let service = usize::from(self.sessions.cold(index).service);
-        let service = snapshot.services.get(service).and_then(Option::as_ref);
+        let service = snapshot.service(self.sessions.cold(index).service);
         service.map_or(&self.default_timeouts, |service| &service.timeouts)
     }
 }

@@ -14,7 +14,7 @@ use super::rewrite::Ends;
 use super::shard::{Shard, Turn};
 use crate::service::snapshot::ToaSettings;
 use crate::session::{Direction, Flags, SessionIndex};
-use crate::wire::{Address, tcp};
+use crate::wire::tcp;
 
 impl<P: Packet> Shard<P> {
     /// Sends the client's address in a bare ACK toward the real server of session `index`. `header` is the TCP header of
@@ -33,7 +33,7 @@ impl<P: Packet> Shard<P> {
         }
         let (hot, _, wide) = self.sessions.lines_mut(index);
         let ends = Ends::of(hot, wide, Direction::Inbound);
-        let client = if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) };
+        let client = hot.client(wide);
         let sent = hot.flags.has(Flags::TIMESTAMP).then(|| sent_timestamps(header)).flatten();
         let timestamps = sent.map(|(value, echo)| timestamps(value.wrapping_add(hot.timestamp_delta), echo));
 

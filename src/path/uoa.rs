@@ -10,8 +10,8 @@ use super::parsed::Parsed;
 use super::rewrite::{Layout, NoRoomInBuffer};
 use super::shard::{Shard, Turn};
 use crate::service::snapshot::{ClientAddress, UoaSettings};
-use crate::session::{Direction, Flags, Hot, SessionIndex, Wide};
-use crate::wire::{Address, ipv4, uoa};
+use crate::session::{Direction, Flags, Hot, SessionIndex};
+use crate::wire::{ipv4, uoa};
 
 /// An IPv4 header has room for so many bytes of options.
 const OPTIONS_LEN_MAX: usize = ipv4::HEADER_LEN_MAX - ipv4::HEADER_LEN;
@@ -62,7 +62,7 @@ impl<P: Packet> Shard<P> {
             hot.flags.clear(Flags::TOA);
             return false;
         }
-        let len = uoa::len_for(&client(hot, wide));
+        let len = uoa::len_for(&hot.client(wide));
         let options_len = if parsed.v6 { 0 } else { usize::from(parsed.l4) - Parsed::L3 - ipv4::HEADER_LEN };
         let no_room = if options_len + len > OPTIONS_LEN_MAX {
             NoRoomFor::Options
@@ -91,7 +91,7 @@ impl<P: Packet> Shard<P> {
         index: SessionIndex,
     ) -> Result<Layout, NoRoomInBuffer> {
         let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let client = client(hot, wide);
+        let client = hot.client(wide);
         let len = uoa::len_for(&client);
         if !packet.grow_front(len) {
             return Err(NoRoomInBuffer);
@@ -112,12 +112,8 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-fn client(hot: &Hot, wide: &Wide) -> Address {
-    if hot.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(hot.cip) }
-}
-
 fn uoa_settings<I: Io>(turn: &Turn<'_, I>, service: u16) -> Option<UoaSettings> {
-    match turn.snapshot.services.get(usize::from(service))?.as_ref()?.client_address {
+    match turn.snapshot.service(service)?.client_address {
         ClientAddress::Uoa(settings) => Some(settings),
         _ => None,
     }

@@ -44,6 +44,14 @@ pub struct Snapshot {
     pub refuse: Refusal,
 }
 
+impl Snapshot {
+    /// The service that a session remembers by this number; `None` if it is gone.
+    #[inline(always)]
+    pub fn service(&self, number: u16) -> Option<&Service> {
+        self.services.get(usize::from(number))?.as_deref()
+    }
+}
+
 /// A NIC port as the path sees it.
 #[derive(Clone, Debug)]
 pub struct PortView {

@@ -316,6 +316,12 @@ impl Hot {
         if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp }
     }
 
+    /// The client's address; `wide` is the session's.
+    #[inline(always)]
+    pub fn client(&self, wide: &Wide) -> Address {
+        if self.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(self.cip) }
+    }
+
     /// Whether a session lives here.
     #[inline(always)]
     pub const fn is_live(&self) -> bool {
