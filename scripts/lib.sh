@@ -46,6 +46,22 @@ step() {
   return 0
 }
 
+# begin COMMAND...: runs a command beside the next steps; its words are kept for `finished`. One at a time.
+begin() {
+  BEGUN_LOG=$(mktemp)
+  "$@" >"$BEGUN_LOG" 2>&1 &
+  BEGUN=$!
+  trap 'kill "$BEGUN" 2>/dev/null; rm -f "$BEGUN_LOG"' EXIT
+}
+
+# finished: what was begun, once it has ended: its words and its status.
+finished() {
+  local status=0
+  wait "$BEGUN" || status=$?
+  cat "$BEGUN_LOG"
+  return "$status"
+}
+
 # summary [SECONDS_MAX]: prints what every step took; status 0 only if all of them succeeded. Time beyond SECONDS_MAX is
 # said and no failure: machines differ, and what they share wanders.
 summary() {

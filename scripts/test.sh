@@ -29,11 +29,14 @@ documents() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-
 
 unit() {
   if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --status-level fail && cargo test --doc
+    cargo nextest run --lib --bins --tests --status-level fail && cargo test --doc
   else
     cargo test
   fi
 }
+
+# The programs and the bench of the engine in one build, so that what they share is compiled once.
+release_build() { cargo build --release --bins --example engine; }
 
 # The same on every machine, hence gated; benches/instructions.json is the record.
 instructions() { scripts/bench.sh instructions; }
@@ -44,8 +47,7 @@ bench_scripts() { "$PYTHON" -m pytest -q scripts/bench/tests; }
 shell_lint() { shellcheck -x scripts/*.sh .ci/run; }
 
 end_to_end() {
-  cargo build --release --bins &&
-    "$PYTHON" -m pytest -c tests/e2e/pytest.ini tests/e2e --durations 15 "${pytest_arguments[@]}"
+  "$PYTHON" -m pytest -c tests/e2e/pytest.ini tests/e2e --durations 15 "${pytest_arguments[@]}"
 }
 
 # Fails if a test names what is no row; shows the sums only.
@@ -57,6 +59,8 @@ conformance() {
 
 step "packages" scripts/bootstrap.sh build test count
 [[ $FAILED -eq 0 ]] || die "the packages could not be installed"
+# Beside the lints and the tests of the debug build: much of either build keeps one core alone busy.
+begin release_build
 step "format" cargo fmt --check
 step "shell scripts" shell_lint
 step "lints" cargo clippy --all-targets -- -D warnings
@@ -64,6 +68,7 @@ step "lints without dpdk" cargo clippy --no-default-features --all-targets -- -D
 step "documents" documents
 step "unit, property and golden tests" unit
 step "bench scripts and profiles" bench_scripts
+step "release build" finished
 step "instruction counts" instructions
 step "end to end" end_to_end
 step "conformance rows all known" conformance

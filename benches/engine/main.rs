@@ -1,7 +1,7 @@
 //! The engine, measured inside one process: no devices, no kernel, no other core.
 //!
-//! `cargo bench --no-default-features --bench engine -- CASE [OPTIONS]` prints one JSON object per result and tells
-//! people on the standard error how it goes. `scripts/bench.sh` runs it and everything else.
+//! `cargo run --release --example engine -- CASE [OPTIONS]` prints one JSON object per result and tells people on
+//! the standard error how it goes. `scripts/bench.sh` runs it and everything else.
 
 mod both_ways;
 mod buffer;
@@ -38,9 +38,6 @@ struct Arguments {
     /// Do without reserved huge pages
     #[arg(long, global = true)]
     small_pages: bool,
-    /// What cargo adds
-    #[arg(long, global = true, hide = true)]
-    bench: bool,
 }
 
 #[derive(Subcommand)]

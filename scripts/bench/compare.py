@@ -22,7 +22,8 @@ def main(arguments):
     parser = argparse.ArgumentParser(prog="scripts/bench.sh compare", description=__doc__)
     parser.add_argument("base", help="a commit, branch or tag")
     options = parser.parse_args(arguments)
-    ours = machine.build_bench("engine")
+    machine.build()
+    ours = machine.engine()
     with _checkout(options.base) as tree:
         theirs = _build(tree)
         _counts(theirs, ours)
@@ -49,14 +50,9 @@ def _build(tree):
     wherever their trees are."""
     commit = subprocess.run(["git", "-C", tree, "log", "-1", "--format=%h %s"], check=True, capture_output=True, text=True)
     machine.say(f"building the bench of {commit.stdout.strip()}")
-    done = subprocess.run(
-        ["cargo", "bench", "--no-default-features", "--bench", "engine", "--no-run", "--message-format=json"], cwd=tree,
-        env={**os.environ, "CARGO_TARGET_DIR": str(machine.OUTPUT / "compare-target")}, check=True, stdout=subprocess.PIPE, text=True)
-    for line in done.stdout.splitlines():
-        message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "engine":
-            return message["executable"]
-    raise RuntimeError("that commit has no bench named engine")
+    target = machine.OUTPUT / "compare-target"
+    subprocess.run(machine.BUILD, cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": str(target)}, check=True, stdout=sys.stderr)
+    return machine.engine(target)
 
 
 def _counts(theirs, ours):

@@ -118,11 +118,6 @@ def _run(case, options, millions, pinned=True):
                 process.wait()
 
 
-_built = {}
-
-
 def binary():
-    """Built once; FULLNAT_BENCH_ENGINE names one that is there already."""
-    if "engine" not in _built:
-        _built["engine"] = os.environ.get("FULLNAT_BENCH_ENGINE") or machine.build_bench("engine")
-    return _built["engine"]
+    """Of the release build, unless FULLNAT_BENCH_ENGINE names another one."""
+    return os.environ.get("FULLNAT_BENCH_ENGINE") or machine.engine()

@@ -67,7 +67,9 @@ def main(arguments):
     parser.add_argument("--record", action="store_true", help="write the counts to benches/instructions.json")
     parser.add_argument("--binary", help="count this program instead of building it")
     options = parser.parse_args(arguments)
-    counted = count_all(options.binary or machine.build_bench("engine"))
+    if not options.binary:
+        machine.build()
+    counted = count_all(options.binary or machine.engine())
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     lines, wrong = compare(counted, recorded)
     print("\n".join(lines))

@@ -78,25 +78,21 @@ def huge_pages(count):
         HUGE_PAGES.write_text(before, encoding="ascii")
 
 
+# All that measures and is measured, in one build: what they share is compiled once.
+BUILD = ["cargo", "build", "--release", "--bins", "--example", "engine"]
+
+
 def program(name):
     """A program of the release build."""
     return TARGET / "release" / name
 
 
-def build_programs():
-    """`fullnatd` and `fullnatctl`, as they are shipped."""
-    say("building fullnatd (release)")
-    subprocess.run(["cargo", "build", "--release", "--bins"], cwd=ROOT, check=True, stdout=sys.stderr)
+def engine(target=TARGET):
+    """The bench of the engine, of the release build in a target directory."""
+    return target / "release" / "examples" / "engine"
 
 
-def build_bench(name):
-    """A bench target; the path of the program."""
-    say(f"building the bench {name}")
-    done = subprocess.run(
-        ["cargo", "bench", "--no-default-features", "--bench", name, "--no-run", "--message-format=json"],
-        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    for line in done.stdout.splitlines():
-        message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == name:
-            return message["executable"]
-    raise RuntimeError(f"cargo built no program for the bench {name}")
+def build():
+    """The programs as they are shipped, and the bench of the engine."""
+    say("building fullnatd and the bench of its engine (release)")
+    subprocess.run(BUILD, cwd=ROOT, check=True, stdout=sys.stderr)

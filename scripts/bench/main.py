@@ -60,7 +60,7 @@ def main():
     options = arguments()
     machine.OUTPUT.mkdir(parents=True, exist_ok=True)
     if not options.no_build:
-        machine.build_programs()
+        machine.build()
     facts = {"machine": machine.describe(), "commit": machine.commit(), "command": command(),
              "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
     directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-bench-"))
