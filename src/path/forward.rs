@@ -75,7 +75,8 @@ impl<P: Packet> Shard<P> {
             Verdict::Drop(reason) => self.drop(packet, reason),
             Verdict::Reopen => {
                 self.end_session(turn, index);
-                self.open(turn, rx_port, packet, parsed);
+                let hash = self.sessions.hash(&parsed.tuple, parsed.v6);
+                self.open(turn, rx_port, packet, parsed, (hash, None));
             }
             Verdict::Reset(reason) => {
                 self.end_session(turn, index);
