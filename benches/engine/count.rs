@@ -35,6 +35,9 @@ fn all() -> Vec<(String, Make)> {
         }
         list.push((format!("new session, {}", kind.name()), Box::new(move || opening(kind))));
     }
+    for kind in Kind::ALL {
+        list.push((format!("session's end, {}", kind.name()), Box::new(move || ending(kind))));
+    }
     for kind in Kind::ALL.into_iter().filter(|kind| kind.tcp) {
         list.push((format!("request with TOA, {}", kind.name()), Box::new(move || burst(kind, WAN, true))));
     }
@@ -69,6 +72,34 @@ fn burst(kind: Kind, port: PortId, toa: bool) -> Part {
     let run = move || {
         let (port, mut burst) = bursts.next().expect("one to warm up and one to be counted");
         engine.process(&mut world, now, port, &mut burst);
+    };
+    Part { name: String::new(), times: BURST as u32, run: Box::new(run) }
+}
+
+/// Sessions that nobody answers time out, a burst of them at once.
+fn ending(kind: Kind) -> Part {
+    const TIMEOUT_SECS: u32 = 60;
+    /// Between the beginnings of two bursts, longer than a slot of the timer wheel.
+    const SECOND: u64 = 1_000_000_000;
+    let mut now = Now { nanos: SECOND };
+    let room = LabConfig::with_room_for(2 * SESSIONS);
+    let lab = LabConfig { huge_pages: false, timeout_secs: TIMEOUT_SECS, ..room };
+    let mut world = World::new(8 * BURST);
+    let mut engine = lab::engine(&lab, lab::snapshot(&lab), WorkerId(0), &mut world, now);
+    let mut population = Population::new(kind, SESSIONS);
+    for _ in 0..2 {
+        let (port, mut burst) = population.first_packets(&mut world, BURST, |_| true);
+        engine.process(&mut world, now, port, &mut burst);
+        now.nanos += SECOND;
+    }
+    // Everything up to the time at which the first could be due has passed.
+    now.nanos += u64::from(TIMEOUT_SECS - 2) * SECOND;
+    (0..8).for_each(|_| engine.tick(&mut world, now));
+    let run = move || {
+        let before = engine.counters().sessions_ended;
+        now.nanos += SECOND;
+        engine.tick(&mut world, now);
+        assert_eq!(engine.counters().sessions_ended - before, BURST as u64, "a burst has ended");
     };
     Part { name: String::new(), times: BURST as u32, run: Box::new(run) }
 }

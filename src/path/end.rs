@@ -7,7 +7,7 @@ use super::shard::{Shard, Turn};
 use crate::clock::Tick;
 use crate::session::tcp_state::is_active;
 use crate::session::wheel::Expiry;
-use crate::session::{Cold, Flags, Hot, SessionIndex, State, Timeouts, sequence};
+use crate::session::{Cold, Flags, Hot, KeyHash, SessionIndex, State, Timeouts, sequence};
 use crate::wire::Protocol;
 
 /// How long Linux keeps a closed connection in TIME_WAIT (`TCP_TIMEWAIT_LEN`), and a little more.
@@ -47,39 +47,48 @@ impl<P: Packet> Shard<P> {
         for index in headers_due {
             self.header_timed_out(turn, index);
         }
-        due.iter().for_each(|&index| self.sessions.prefetch_remove(index));
-        for index in due {
-            self.end_idle_session(turn, index);
+        let hashes: arrayvec::ArrayVec<_, EXPIRE_BUDGET> =
+            due.iter().map(|&index| self.sessions.hashes(index)).collect();
+        hashes.as_flattened().iter().for_each(|&hash| self.sessions.prefetch_buckets(hash));
+        for (index, hashes) in due.into_iter().zip(hashes) {
+            self.end_idle_session(turn, index, hashes);
         }
     }
 
     /// Ends a session that was idle for too long. A real server that still holds the connection is told, so that the
     /// port is good for the next one at once: else it would challenge that one's SYN, which costs a client a second. The
     /// client needs no port of ours; it learns of the end when it speaks again.
-    fn end_idle_session<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) {
-        if !self.is_held_by_real_server(index) {
-            return self.end_session(turn, index);
-        }
-        let told = self.reset_real_server(turn, index);
-        self.end_with_lease(turn, index, told);
+    fn end_idle_session<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+        hashes: [KeyHash; 2],
+    ) {
+        let is_free = if self.is_held_by_real_server(index) {
+            self.reset_real_server(turn, index)
+        } else {
+            self.reuse_is_acceptable(turn, index)
+        };
+        self.end_with_lease(turn, index, hashes, is_free);
     }
 
     /// Ends a session; its lease is free at once if the real server would accept its reuse, else it rests.
     #[cold]
     pub(super) fn end_session<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) {
-        let acceptable = self.reuse_is_acceptable(turn, index);
-        self.end_with_lease(turn, index, acceptable);
+        let (hashes, acceptable) = (self.sessions.hashes(index), self.reuse_is_acceptable(turn, index));
+        self.end_with_lease(turn, index, hashes, acceptable);
     }
 
     fn end_with_lease<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         index: SessionIndex,
+        hashes: [KeyHash; 2],
         is_free: bool,
     ) {
         let slot = self.sessions.cold(index).lease_slot;
         let lport = self.sessions.hot(index).lport;
-        self.forget(turn, index);
+        self.forget(turn, index, hashes);
         if is_free {
             self.pools.release(slot, lport);
         } else {
@@ -112,7 +121,7 @@ impl<P: Packet> Shard<P> {
     ) {
         let slot = self.sessions.cold(index).lease_slot;
         let lport = self.sessions.hot(index).lport;
-        self.forget(turn, index);
+        self.forget(turn, index, self.sessions.hashes(index));
         self.pools.release(slot, lport);
     }
 
@@ -130,11 +139,12 @@ impl<P: Packet> Shard<P> {
         }
         let lease = self.sessions.outbound(index).reversed();
         let has_timestamps = hot.flags.has(Flags::TIMESTAMP);
+        let (isn, timestamp) = self.isn.numbers(&lease, turn.now);
         sequence::reuse_acceptable_to_all(
             hot.next_seq_inbound.wrapping_add(hot.seq_delta),
-            self.isn.isn(&lease, turn.now.nanos),
+            isn,
             has_timestamps.then(|| cold.last_timestamp.wrapping_add(hot.timestamp_delta)),
-            self.isn.timestamp_base(&lease, turn.now.millis()),
+            timestamp,
         )
     }
 
@@ -147,7 +157,12 @@ impl<P: Packet> Shard<P> {
     }
 
     /// Takes the session out of the table, the wheel and every count; the lease is the caller's to give back.
-    fn forget<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex) {
+    fn forget<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        index: SessionIndex,
+        hashes: [KeyHash; 2],
+    ) {
         self.wheel.cancel(&mut self.sessions, index);
         let hot = self.sessions.hot(index);
         let (flags, state, real_server) = (hot.flags, hot.state, hot.real_server as usize);
@@ -170,7 +185,7 @@ impl<P: Packet> Shard<P> {
             // A full ring leaves the home a stale note, which sends one packet here in vain.
             let _ = turn.io.hand_off(home, HandOff::GuestEnded { inbound });
         }
-        self.sessions.remove(index);
+        self.sessions.remove_hashed(index, hashes);
         self.counters.sessions_ended += 1;
     }
 }

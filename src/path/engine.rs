@@ -22,7 +22,7 @@ use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::phase::{Observer, Phase};
-use super::plain;
+use super::plain::{self, Kind};
 use super::shard::{Shard, ShardConfig, ShardError, Turn};
 use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
@@ -334,7 +334,7 @@ impl<P: Packet> Shard<P> {
                 Some(port) => self.transmit(turn, port, packet),
                 None => {
                     let parsed = flows.describe(at, &packet);
-                    self.go_the_long_way(turn, lane.port, packet, &parsed, flow.hash);
+                    self.go_the_long_way(turn, lane, packet, &parsed, (flow.hash, flow.plain));
                 }
             }
         }
@@ -342,7 +342,7 @@ impl<P: Packet> Shard<P> {
 
     /// [`Shard::express`] for those that come one by one.
     #[inline(never)]
-    fn express_one(
+    pub(super) fn express_one(
         &mut self,
         snapshot: &Snapshot,
         lane: &Lane,
@@ -358,15 +358,15 @@ impl<P: Packet> Shard<P> {
     fn go_the_long_way<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
-        port: PortId,
+        lane: &Lane,
         packet: P,
         parsed: &Parsed,
-        hash: KeyHash,
+        (hash, plain): (KeyHash, Option<Kind>),
     ) {
         // An earlier packet of the same burst may have begun its session.
         match self.sessions.find_hashed(&parsed.tuple, hash) {
-            Some(found) => self.forward(turn, port, packet, parsed, found),
-            None => self.open(turn, port, packet, parsed),
+            Some(found) => self.forward(turn, lane.port, packet, parsed, found),
+            None => self.open(turn, lane.port, packet, parsed, (hash, plain.map(|kind| (lane, kind)))),
         }
     }
 
@@ -381,21 +381,21 @@ impl<P: Packet> Shard<P> {
         let lane = Lane::of(turn, port);
         let mut parsed = Parsed::EMPTY;
         let plain = plain::recognise(&packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6));
-        let hash = if let Some((kind, hash)) = plain {
+        let hash_and_kind = if let Some((kind, hash)) = plain {
             let candidate = self.sessions.probe(hash);
             let flow = Flow { hash, candidate, plain: Some(kind), ..Flow::EMPTY };
             if let Some(port) = self.express_one(turn.snapshot, &lane, &mut packet, &flow) {
                 return self.transmit(turn, port, packet);
             }
             parsed = plain::describe(packet.head(), kind);
-            hash
+            (hash, Some(kind))
         } else {
             match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
-                Class::Flow => self.look_up(&parsed.tuple, parsed.v6),
+                Class::Flow => (self.look_up(&parsed.tuple, parsed.v6), None),
                 other => return self.leave_the_way(turn, port, packet, &parsed, other, true),
             }
         };
         parsed.hops = hops;
-        self.go_the_long_way(turn, port, packet, &parsed, hash);
+        self.go_the_long_way(turn, &lane, packet, &parsed, hash_and_kind);
     }
 }

@@ -53,6 +53,14 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Whether all packets of the burst go the long way.
+    #[inline(always)]
+    pub fn is_closed(&self) -> bool {
+        self.route_epoch == u32::MAX
+    }
+}
+
 impl<P: Packet> Shard<P> {
     /// Rewrites a plain packet and says where it leaves; `None` if it is not one for this lane, with nothing changed.
     #[inline(always)]

@@ -20,7 +20,6 @@ use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, Snapsh
 use crate::session::tcp_state::is_active;
 use crate::session::{Direction, Flags, SessionIndex, State};
 use crate::wire::checksum::Delta;
-use crate::wire::tcp_option::{Options, TcpOption};
 use crate::wire::{Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
 
 /// What became of a packet.
@@ -76,7 +75,8 @@ impl<P: Packet> Shard<P> {
             Verdict::Drop(reason) => self.drop(packet, reason),
             Verdict::Reopen => {
                 self.end_session(turn, index);
-                self.open(turn, rx_port, packet, parsed);
+                let hash = self.sessions.hash(&parsed.tuple, parsed.v6);
+                self.open(turn, rx_port, packet, parsed, (hash, None));
             }
             Verdict::Reset(reason) => {
                 self.end_session(turn, index);
@@ -249,8 +249,9 @@ impl<P: Packet> Shard<P> {
         let mut delta = Delta::default();
         let hot = self.sessions.hot(index);
         if is_syn {
-            let mss = mss_limit(turn, hot, &self.neighbours, direction);
-            delta = delta.combine(edit_syn_options(header, mss));
+            let mss = mss_limit(turn.snapshot, hot, &self.neighbours, direction);
+            // No MPTCP: a subflow that joins could not find the same real server (RFC 8684 §3.2).
+            delta = delta.combine(tcp_option::edit_syn(&mut header[tcp::HEADER_LEN..], mss));
         }
         if direction == Direction::Outbound && tcp_option::may_hold_sack(&header[tcp::HEADER_LEN..]) {
             let cold = self.sessions.cold(index);
@@ -385,9 +386,9 @@ fn length_behind(layout: &Layout, parsed: &Parsed, to_v6: bool) -> usize {
 
 /// The largest segment the receiver of this SYN may send back through the gateway: the MTU of the leg behind which the
 /// sender of the SYN sits, less headers; less TOA where the answers to a SYN-ACK carry it.
-#[cold]
-fn mss_limit<I: Io, P: Packet>(
-    turn: &Turn<'_, I>,
+#[inline]
+pub(super) fn mss_limit<P: Packet>(
+    snapshot: &Snapshot,
     hot: &crate::session::Hot,
     neighbours: &super::neighbour::NeighbourTable<P>,
     direction: Direction,
@@ -404,21 +405,11 @@ fn mss_limit<I: Io, P: Packet>(
         }
         _ => 0,
     };
-    (usize::from(turn.snapshot.ports[port.index()].mtu).saturating_sub(headers + toa)) as u16
-}
-
-/// MSS down to what fits, and no MPTCP: a subflow that joins could not find the same real server (RFC 8684 §3.2).
-#[cold]
-fn edit_syn_options(header: &mut [u8], mss: u16) -> Delta {
-    let options = &mut header[tcp::HEADER_LEN..];
-    let lowered = tcp_option::lower_mss(options, mss);
-    lowered.combine(tcp_option::erase_mp_capable(options).unwrap_or_default())
+    (usize::from(snapshot.ports[port.index()].mtu).saturating_sub(headers + toa)) as u16
 }
 
 /// TSval and TSecr of a segment, if it carries them.
+#[inline]
 pub(super) fn sent_timestamps(header: &[u8]) -> Option<(u32, u32)> {
-    Options::new(&header[tcp::HEADER_LEN..]).find_map(|option| match option {
-        TcpOption::Timestamps { val, ecr, .. } => Some((val, ecr)),
-        _ => None,
-    })
+    tcp_option::timestamps(&header[tcp::HEADER_LEN..])
 }

@@ -15,6 +15,7 @@
 //! | `engine`, `flows` | the order of the phases, over a burst of up to 32 | |
 //! | `plain`, `classify` | every check of Ethernet, IP, TCP and UDP headers, once: the usual frame, and all others | the frame's first line |
 //! | `express` | the usual packet of an established session, in one straight line | bucket, session line |
+//! | `first_packet` | the usual packet that begins a session | what `open` has just written |
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `uoa`, `rewrite` | any packet that has a session | and the cold line at its ends |
 //! | `open`, `end` | a session's beginning and end | cold |
 //! | `proxy_header`, `proxy_datagram` | what the PROXY protocol puts ahead of the client's bytes | cold |
@@ -31,6 +32,7 @@ pub mod drop_reason;
 mod end;
 mod engine;
 mod express;
+mod first_packet;
 mod flows;
 mod forward;
 mod guests;

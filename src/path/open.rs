@@ -3,9 +3,11 @@
 //! virtual service -> real server -> lease -> session. Whoever is refused is told at once, and the refusal is counted.
 
 use super::drop_reason::DropReason;
+use super::express::Lane;
 use super::forward::sent_timestamps;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
+use super::plain::Kind;
 use super::proxy_header;
 use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
@@ -16,7 +18,7 @@ use crate::service::route::NextHop;
 use crate::service::scheduler::{ClientKey, Connections};
 use crate::service::snapshot::{ClientAddress, Role, Service, Snapshot};
 use crate::session::tcp_state::is_active;
-use crate::session::{Cold, Direction, Flags, Hot, Keys, SessionIndex, State};
+use crate::session::{Cold, Direction, Flags, Hot, KeyHash, Keys, SessionIndex, State};
 use crate::wire::{Address, Protocol, Tuple, tcp};
 
 /// What a lease's last user left behind at the real server, so that the next is acceptable to it.
@@ -64,22 +66,32 @@ impl Beginning {
 }
 
 impl<P: Packet> Shard<P> {
-    /// Begins a session with this packet and sends it on, or refuses it.
+    /// Begins a session with this packet and sends it on, or refuses it. Known of it are its key's hash and, of a plain
+    /// one, its lane and what it holds.
     #[cold]
     pub(super) fn open<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
-        packet: P,
+        mut packet: P,
         parsed: &Parsed,
+        (hash, plain): (KeyHash, Option<(&Lane, Kind)>),
     ) {
         if parsed.hops == 0
             && let Some(host) = self.guests.host(&parsed.tuple)
         {
             return self.hand_off(turn, host, rx_port, packet, 0);
         }
-        match self.begin_session(turn, rx_port, &packet, parsed) {
-            Ok(index) => self.forward(turn, rx_port, packet, parsed, (index, Direction::Inbound)),
+        match self.begin_session(turn, rx_port, &packet, parsed, hash) {
+            Ok(index) => {
+                let way = plain.and_then(|(lane, kind)| {
+                    self.launch(turn.snapshot, lane, &mut packet, parsed, kind, index)
+                });
+                match way {
+                    Some(port) => self.transmit(turn, port, packet),
+                    None => self.forward(turn, rx_port, packet, parsed, (index, Direction::Inbound)),
+                }
+            }
             Err(DropReason::NoLocalPort) if self.passes_on(parsed) => {
                 let next = WorkerId((self.worker.0 + 1) % self.workers);
                 self.hand_off(turn, next, rx_port, packet, parsed.hops + 1);
@@ -130,6 +142,7 @@ impl<P: Packet> Shard<P> {
         rx_port: PortId,
         packet: &P,
         parsed: &Parsed,
+        hash: KeyHash,
     ) -> Result<SessionIndex, DropReason> {
         let tuple = &parsed.tuple;
         let snapshot = turn.snapshot;
@@ -157,7 +170,7 @@ impl<P: Packet> Shard<P> {
 
         let outbound =
             Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
-        self.sessions.prefetch_insert(&outbound);
+        let outbound_hash = self.sessions.prefetch_insert(&outbound);
         let tick = turn.now.tick();
         let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
         let checksum_delta = ends_delta(tuple, &ends);
@@ -165,7 +178,8 @@ impl<P: Packet> Shard<P> {
             Protocol::Udp => None,
             Protocol::Tcp => Some(self.beginning(turn, packet, parsed, &outbound.reversed(), legacy)),
         };
-        let Ok(index) = self.sessions.insert(&Keys { inbound: *tuple, outbound }) else {
+        let (keys, hashes) = (Keys { inbound: *tuple, outbound }, [hash, outbound_hash]);
+        let Ok(index) = self.sessions.insert_hashed(&keys, hashes) else {
             next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
             self.pools.release(lease.slot, lease.lport);
             return Err(DropReason::SessionTableFull);
@@ -205,8 +219,7 @@ impl<P: Packet> Shard<P> {
     ) -> Beginning {
         let header = &packet.head()[parsed.l4.into()..];
         let header = &header[..tcp::header_len(header)];
-        let mut isn = self.isn.isn(lease, turn.now.nanos);
-        let mut timestamp = self.isn.timestamp_base(lease, turn.now.millis());
+        let (mut isn, mut timestamp) = self.isn.numbers(lease, turn.now);
         if let Some(legacy) = legacy.filter(|l| l.lip == lease.src && l.lport == lease.sport) {
             // Linux accepts a SYN in TIME_WAIT if its number lies after the last one (tcp_timewait_state_process).
             if !tcp::seq_after(isn, legacy.next_seq) {
@@ -306,23 +319,12 @@ fn admit<'s>(
     parsed: &Parsed,
 ) -> Result<(&'s Service, NextHop), DropReason> {
     let tuple = &parsed.tuple;
-    match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
-        None => return Err(DropReason::IpNotForUs),
-        Some(Role::Local(_)) => return Err(DropReason::NoSessionOutbound),
-        Some(Role::Virtual | Role::Port) => {}
-    }
-    if snapshot.owned.contains_key(&tuple.src) {
-        return Err(DropReason::IpSpoofedSource);
-    }
-    let to_client = snapshot.routes.lookup(&tuple.src).ok_or(DropReason::IpSpoofedSource)?;
-    if snapshot.ports[rx_port.index()].reverse_path_filter && to_client.port != rx_port {
-        return Err(DropReason::IpSpoofedSource);
-    }
     let service = snapshot
         .listeners
         .find(tuple.protocol, &tuple.dst, tuple.dport)
-        .and_then(|id| snapshot.services[id.index()].as_deref())
-        .ok_or(DropReason::NoService)?;
+        .and_then(|id| snapshot.services[id.index()].as_deref());
+    let Some(service) = service else { return Err(why_no_service(snapshot, rx_port, tuple)) };
+    let to_client = way_back(snapshot, rx_port, &tuple.src).ok_or(DropReason::IpSpoofedSource)?;
     if tuple.protocol == Protocol::Tcp {
         const OPENING: u8 = tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN;
         if parsed.tcp_flags & OPENING != tcp::SYN {
@@ -330,4 +332,29 @@ fn admit<'s>(
         }
     }
     Ok((service, to_client))
+}
+
+/// The way back to a client, if its packets may come in by this port.
+#[inline]
+fn way_back(snapshot: &Snapshot, rx_port: PortId, client: &Address) -> Option<NextHop> {
+    if snapshot.owned.contains_key(client) {
+        return None;
+    }
+    let to_client = snapshot.routes.lookup(client)?;
+    let strict = snapshot.ports[rx_port.index()].reverse_path_filter;
+    (!strict || to_client.port == rx_port).then_some(to_client)
+}
+
+/// Nobody listens where a packet goes: what is wrong with it. What a service does listen on is a virtual address, which
+/// has no other owner.
+#[cold]
+fn why_no_service(snapshot: &Snapshot, rx_port: PortId, tuple: &Tuple) -> DropReason {
+    match snapshot.owned.get(&tuple.dst).map(|owned| owned.role) {
+        None => DropReason::IpNotForUs,
+        Some(Role::Local(_)) => DropReason::NoSessionOutbound,
+        Some(Role::Virtual | Role::Port) => match way_back(snapshot, rx_port, &tuple.src) {
+            None => DropReason::IpSpoofedSource,
+            Some(_) => DropReason::NoService,
+        },
+    }
 }

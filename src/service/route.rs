@@ -1,9 +1,11 @@
 //! Longest prefix match over connected and static routes.
 //!
 //! A gateway has few routes of few different prefix lengths, and asks only when a session begins, when a neighbour is
-//! resolved anew, or when an error must be sent: a table per prefix length, longest first, is one hash probe per
-//! length in use (two to four as a rule) and nothing to maintain. Built with the snapshot, then only read.
+//! resolved anew, or when an error must be sent: a table per prefix length, longest first, is one look-up per length in
+//! use (two to four as a rule) and nothing to maintain. A few routes of one length are compared one by one, which is
+//! less than a hash. Built with the snapshot, then only read.
 
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use std::cmp::Reverse;
 
@@ -50,7 +52,47 @@ pub struct RouteTable {
 #[derive(Clone, Debug)]
 struct Level {
     mask: u128,
-    next_hops: HashMap<u128, NextHop, ahash::RandomState>,
+    next_hops: NextHops,
+}
+
+/// Most routes of a level that are compared one by one.
+const FEW: usize = 4;
+
+/// Next hops by prefix, each prefix once.
+#[derive(Clone, Debug)]
+enum NextHops {
+    Few(ArrayVec<(u128, NextHop), FEW>),
+    Many(HashMap<u128, NextHop, ahash::RandomState>),
+}
+
+impl NextHops {
+    #[inline]
+    fn get(&self, prefix: u128) -> Option<&NextHop> {
+        match self {
+            NextHops::Few(few) => few.iter().find(|(known, _)| *known == prefix).map(|(_, hop)| hop),
+            NextHops::Many(many) => many.get(&prefix),
+        }
+    }
+
+    /// Adds a route unless there is one with this prefix.
+    fn add(&mut self, prefix: u128, next_hop: NextHop) {
+        if self.get(prefix).is_some() {
+            return;
+        }
+        match self {
+            NextHops::Few(few) if few.is_full() => {
+                // Prefixes come from the configuration, nobody can choose them to collide: no key is needed.
+                let mut many = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
+                many.extend(few.take());
+                many.insert(prefix, next_hop);
+                *self = NextHops::Many(many);
+            }
+            NextHops::Few(few) => few.push((prefix, next_hop)),
+            NextHops::Many(many) => {
+                many.insert(prefix, next_hop);
+            }
+        }
+    }
 }
 
 impl RouteTable {
@@ -63,12 +105,10 @@ impl RouteTable {
             let levels = if route.prefix.is_v4() { &mut table.v4 } else { &mut table.v6 };
             let mask = mask(route.prefix_len, route.prefix.is_v4());
             if levels.last().is_none_or(|level| level.mask != mask) {
-                // Prefixes come from the configuration, nobody can choose them to collide: no key is needed.
-                let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-                levels.push(Level { mask, next_hops: HashMap::with_hasher(hasher) });
+                levels.push(Level { mask, next_hops: NextHops::Few(ArrayVec::new()) });
             }
             if let Some(level) = levels.last_mut() {
-                level.next_hops.entry(bits(&route.prefix) & mask).or_insert(route.next_hop);
+                level.next_hops.add(bits(&route.prefix) & mask, route.next_hop);
             }
         }
         table
@@ -80,7 +120,7 @@ impl RouteTable {
     pub fn lookup(&self, destination: &Address) -> Option<NextHop> {
         let levels = if destination.is_v4() { &self.v4 } else { &self.v6 };
         let bits = bits(destination);
-        levels.iter().find_map(|level| level.next_hops.get(&(bits & level.mask))).copied()
+        levels.iter().find_map(|level| level.next_hops.get(bits & level.mask)).copied()
     }
 
     /// Every route, IPv4 first, longest prefix first.

@@ -6,32 +6,31 @@
 //! numbers would be right half of the time. The gateway chooses instead: numbers that only rise for one
 //! lease, and that nobody can guess (RFC 6528).
 //!
-//! Stateless but for the secret, which all workers share. One SipHash each, tens of nanoseconds, at the
-//! beginning of a session only.
+//! Stateless but for the secret, which all workers share. One SipHash each, whose first rounds are the same and done
+//! once where both are wanted, at the beginning of a session only.
 
 use std::fmt;
 
-use siphasher::sip::SipHasher24;
-
+use crate::clock::Now;
 use crate::wire::Tuple;
-
-/// What a hash is for.
-#[derive(Clone, Copy)]
-enum Purpose {
-    SequenceNumber,
-    Timestamp,
-}
 
 /// Chooses where the sequence numbers and timestamps of a session toward its real server begin.
 #[derive(Clone)]
 pub struct IsnGenerator {
-    secret: [u8; 16],
+    keyed: Sip,
 }
 
 impl IsnGenerator {
     /// A generator with its secret: random, told to nobody.
-    pub const fn new(secret: [u8; 16]) -> Self {
-        IsnGenerator { secret }
+    pub fn new(secret: [u8; 16]) -> Self {
+        IsnGenerator { keyed: Sip::keyed(u128::from_le_bytes(secret)) }
+    }
+
+    /// [`IsnGenerator::isn`] and [`IsnGenerator::timestamp_base`] of a connection that begins now.
+    #[inline]
+    pub fn numbers(&self, lease: &Tuple, now: Now) -> (u32, u32) {
+        let [isn, timestamp] = self.hashes(lease);
+        (((now.nanos >> 6) as u32).wrapping_add(isn), now.millis().wrapping_add(timestamp))
     }
 
     /// The initial sequence number of a connection on `lease`, LIP:lport to RIP:rport, that begins at
@@ -41,10 +40,8 @@ impl IsnGenerator {
     /// (`net/core/secure_seq.c`): it comes round in 275 s, longer than TIME_WAIT, and outruns a connection of
     /// up to 125 Mbit/s. A faster one leaves the next ISN behind its last number; then the port rests
     /// ([`reuse_acceptable_to_all`]).
-    #[inline]
     pub fn isn(&self, lease: &Tuple, nanos: u64) -> u32 {
-        let ports = u32::from(lease.sport) << 16 | u32::from(lease.dport);
-        ((nanos >> 6) as u32).wrapping_add(self.hash(Purpose::SequenceNumber, ports, lease))
+        self.numbers(lease, Now { nanos }).0
     }
 
     /// The first TSval of a connection on `lease`, LIP:lport to RIP:rport, that begins at `millis`; the
@@ -54,21 +51,76 @@ impl IsnGenerator {
     /// server a local address looks like one host whose timestamps never go back, so PAWS (RFC 7323 §5) has
     /// no reason to drop one client's segments for another's. A client whose own clock is faster than 1 kHz
     /// can leave the lease ahead of this clock: compare with the last TSval ([`reuse_acceptable`]).
-    #[inline]
     pub fn timestamp_base(&self, lease: &Tuple, millis: u32) -> u32 {
-        millis.wrapping_add(self.hash(Purpose::Timestamp, 0, lease))
+        let [_, timestamp] = self.hashes(lease);
+        millis.wrapping_add(timestamp)
     }
 
-    /// Of the two hosts and `ports`; `purpose` keeps the two outputs from telling about each other.
-    #[inline]
-    fn hash(&self, purpose: Purpose, ports: u32, lease: &Tuple) -> u32 {
-        // In one piece: whole words are hashed at half the cost of as many single writes.
-        let mut bytes = [0; 40];
-        bytes[..4].copy_from_slice(&ports.to_ne_bytes());
-        bytes[4] = purpose as u8;
-        bytes[8..24].copy_from_slice(lease.src.octets());
-        bytes[24..].copy_from_slice(lease.dst.octets());
-        SipHasher24::new_with_key(&self.secret).hash(&bytes) as u32
+    /// Of the two hosts and their ports, and of the two hosts alone: SipHash of messages that begin with the hosts, so that
+    /// both begin with the same rounds. The family in their ends keeps IPv4 apart from IPv6, the purpose the two outputs
+    /// from telling about each other.
+    #[inline(always)]
+    fn hashes(&self, lease: &Tuple) -> [u32; 2] {
+        let (src, dst) = (&lease.src, &lease.dst);
+        let (hosts, len) = if src.is_v4() && dst.is_v4() {
+            let [src, dst] = [src, dst].map(|host| u64::from(u32::from_le_bytes(host.v4_octets())));
+            (self.keyed.take(dst << 32 | src), 13)
+        } else {
+            let words = [src, dst].map(|host| u128::from_le_bytes(*host.octets()));
+            let hosts = words
+                .into_iter()
+                .fold(self.keyed, |state, host| state.take(host as u64).take((host >> 64) as u64));
+            (hosts, 37)
+        };
+        let ports = u64::from(lease.sport) << 16 | u64::from(lease.dport);
+        [(0, ports), (1, 0)].map(|(purpose, ports)| {
+            // The last word holds what is left of the message and its length.
+            hosts.take(len << 56 | purpose << 32 | ports).end() as u32
+        })
+    }
+}
+
+/// SipHash-2-4 (Aumasson and Bernstein, 2012), word by word. A state can be gone on with in several ways.
+#[derive(Clone, Copy)]
+struct Sip([u64; 4]);
+
+impl Sip {
+    const fn keyed(key: u128) -> Sip {
+        let (k0, k1) = (key as u64, (key >> 64) as u64);
+        Sip([
+            k0 ^ 0x736f_6d65_7073_6575,
+            k1 ^ 0x646f_7261_6e64_6f6d,
+            k0 ^ 0x6c79_6765_6e65_7261,
+            k1 ^ 0x7465_6462_7974_6573,
+        ])
+    }
+
+    #[inline(always)]
+    fn take(self, word: u64) -> Sip {
+        let Sip([v0, v1, v2, v3]) = self;
+        let Sip([v0, v1, v2, v3]) = Sip([v0, v1, v2, v3 ^ word]).round().round();
+        Sip([v0 ^ word, v1, v2, v3])
+    }
+
+    #[inline(always)]
+    fn end(self) -> u64 {
+        let Sip([v0, v1, v2, v3]) = self;
+        let Sip([v0, v1, v2, v3]) = Sip([v0, v1, v2 ^ 0xff, v3]).round().round().round().round();
+        v0 ^ v1 ^ v2 ^ v3
+    }
+
+    #[inline(always)]
+    fn round(self) -> Sip {
+        let Sip([mut v0, mut v1, mut v2, mut v3]) = self;
+        v0 = v0.wrapping_add(v1);
+        v2 = v2.wrapping_add(v3);
+        v1 = v1.rotate_left(13) ^ v0;
+        v3 = v3.rotate_left(16) ^ v2;
+        v0 = v0.rotate_left(32).wrapping_add(v3);
+        v2 = v2.wrapping_add(v1);
+        v3 = v3.rotate_left(21) ^ v0;
+        v1 = v1.rotate_left(17) ^ v2;
+        Sip([v0, v1, v2.rotate_left(32), v3])
     }
 }
 
@@ -130,6 +182,25 @@ mod tests {
 
     fn generator() -> IsnGenerator {
         IsnGenerator::new(*b"sixteen bytes ok")
+    }
+
+    #[test]
+    fn the_hash_is_siphash() {
+        use siphasher::sip::SipHasher24;
+        let secret = *b"sixteen bytes ok";
+        let v6 =
+            Tuple { src: Address::from_v6([0xfd; 16]), dst: Address::from_v6([0x20; 16]), ..lease(2000) };
+        for lease in [lease(2000), v6, Tuple { dst: Address::from_v4([10, 2, 0, 11]), ..v6 }] {
+            let hosts = match lease.src.is_v4() {
+                true => [lease.src.v4_octets(), lease.dst.v4_octets()].concat(),
+                false => [*lease.src.octets(), *lease.dst.octets()].concat(),
+            };
+            let ports = [lease.dport.to_le_bytes(), lease.sport.to_le_bytes()].concat();
+            let hash =
+                |end: &[u8]| SipHasher24::new_with_key(&secret).hash(&[&hosts[..], end].concat()) as u32;
+            let expected = [hash(&[&ports[..], &[0]].concat()), hash(&[0, 0, 0, 0, 1])];
+            assert_eq!(IsnGenerator::new(secret).hashes(&lease), expected, "{lease:?}");
+        }
     }
 
     #[test]

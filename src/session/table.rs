@@ -81,6 +81,12 @@ impl Candidate {
     /// No session, before any look-up.
     pub const NONE: Candidate = Candidate(EntryRef::NONE);
 
+    /// A session that is known, as packets of this direction find it.
+    #[inline(always)]
+    pub const fn of(session: SessionIndex, direction: Direction) -> Candidate {
+        Candidate(EntryRef::new(session, direction))
+    }
+
     /// Whether no tag matched: there was no session at the time of the probe.
     #[inline(always)]
     pub const fn is_none(self) -> bool {
@@ -234,6 +240,9 @@ impl SessionTable {
 
     /// As [`find`](Self::find), of a tuple whose hash is known.
     pub fn find_hashed(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
+        if self.probe(hash).is_none() {
+            return None;
+        }
         let v6 = !is_v4(tuple);
         let entry = self.index.find(hash, |entry| self.is_key_of(tuple, v6, entry))?;
         Some((entry.session(), entry.direction()))
@@ -259,11 +268,18 @@ impl SessionTable {
     /// # Errors
     /// [`TableFull`], with nothing changed.
     pub fn insert(&mut self, keys: &Keys) -> Result<SessionIndex, TableFull> {
+        self.insert_hashed(keys, [self.hash_key(&keys.inbound), self.hash_key(&keys.outbound)])
+    }
+
+    /// As [`insert`](Self::insert), of keys whose hashes are known: the inbound one's and the outbound one's.
+    #[inline]
+    pub fn insert_hashed(&mut self, keys: &Keys, hashes: [KeyHash; 2]) -> Result<SessionIndex, TableFull> {
+        debug_assert_eq!(hashes, [self.hash_key(&keys.inbound), self.hash_key(&keys.outbound)]);
         debug_assert!(self.find(&keys.inbound).is_none(), "inbound key is in use: {:?}", keys.inbound);
         debug_assert!(self.find(&keys.outbound).is_none(), "outbound key is in use: {:?}", keys.outbound);
         debug_assert_eq!(keys.inbound.protocol, keys.outbound.protocol);
         let session = self.next_free().ok_or(TableFull)?;
-        self.index_keys(keys, session)?;
+        self.index_keys(hashes, session)?;
 
         let slot = session.0 as usize;
         self.hot[slot] = Hot::of(keys);
@@ -285,9 +301,14 @@ impl SessionTable {
         Ok(session)
     }
 
-    fn index_keys(&mut self, keys: &Keys, session: SessionIndex) -> Result<(), TableFull> {
-        let inbound = (self.hash_key(&keys.inbound), EntryRef::new(session, Direction::Inbound));
-        let outbound = (self.hash_key(&keys.outbound), EntryRef::new(session, Direction::Outbound));
+    #[inline]
+    fn index_keys(
+        &mut self,
+        [inbound, outbound]: [KeyHash; 2],
+        session: SessionIndex,
+    ) -> Result<(), TableFull> {
+        let inbound = (inbound, EntryRef::new(session, Direction::Inbound));
+        let outbound = (outbound, EntryRef::new(session, Direction::Outbound));
         if !self.index.insert(inbound.0, inbound.1) {
             return Err(TableFull);
         }
@@ -312,33 +333,39 @@ impl SessionTable {
     }
 
     /// Starts to load what the next [`insert`](Self::insert) of a session with this outbound key will write; what its
-    /// inbound key needs was loaded when it was looked for.
+    /// inbound key needs was loaded when it was looked for. The outbound key's hash.
     #[inline(always)]
-    pub fn prefetch_insert(&self, outbound: &Tuple) {
-        self.index.prefetch(self.hash_key(outbound));
+    pub fn prefetch_insert(&self, outbound: &Tuple) -> KeyHash {
+        let hash = self.hash_key(outbound);
+        self.index.prefetch(hash);
         if let Some(session) = self.next_free() {
             cpu::prefetch_index(&self.hot, session.0 as usize);
             cpu::prefetch_index(&self.cold, session.0 as usize);
         }
+        hash
     }
 
-    /// Starts to load what [`remove`](Self::remove) will look through. Reads the session's lines.
+    /// The hashes of a session's keys, the inbound one's and the outbound one's. Reads the session's lines.
     #[inline]
-    pub fn prefetch_remove(&self, session: SessionIndex) {
-        self.index.prefetch(self.hash_key(&self.inbound(session)));
-        self.index.prefetch(self.hash_key(&self.outbound(session)));
+    pub fn hashes(&self, session: SessionIndex) -> [KeyHash; 2] {
+        [self.hash_key(&self.inbound(session)), self.hash_key(&self.outbound(session))]
     }
 
     /// Ends a session and frees its slot. Its timer must be cancelled and its lease given back before.
     pub fn remove(&mut self, session: SessionIndex) {
+        self.remove_hashed(session, self.hashes(session));
+    }
+
+    /// As [`remove`](Self::remove), of a session whose [`hashes`](Self::hashes) are known.
+    #[inline]
+    pub fn remove_hashed(&mut self, session: SessionIndex, [inbound, outbound]: [KeyHash; 2]) {
         let slot = session.0 as usize;
         debug_assert!(self.hot[slot].is_live(), "no session lives at {slot}");
         debug_assert_eq!(self.cold[slot].timer_slot, 0, "session {slot} still hangs in the timer wheel");
         if !self.hot[slot].is_live() {
             return;
         }
-        let inbound = self.hash_key(&self.inbound(session));
-        let outbound = self.hash_key(&self.outbound(session));
+        debug_assert_eq!([inbound, outbound], self.hashes(session));
         let indexed = self.index.remove(inbound, EntryRef::new(session, Direction::Inbound))
             & self.index.remove(outbound, EntryRef::new(session, Direction::Outbound));
         debug_assert!(indexed, "session {slot} was not found under its keys");

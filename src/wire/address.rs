@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
@@ -13,7 +14,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 ///
 /// Held as words whose bytes lie as they do on the wire: an array of bytes would be taken apart and put together again
 /// byte by byte wherever it is passed by value.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, FromZeros, Immutable, IntoBytes)]
+#[derive(Clone, Copy, PartialEq, Eq, FromZeros, Immutable, IntoBytes)]
 #[repr(transparent)]
 pub struct Address([u32; 4]);
 
@@ -52,6 +53,14 @@ impl Address {
     #[inline(always)]
     pub const fn octets(&self) -> &[u8; 16] {
         transmute_ref!(&self.0)
+    }
+}
+
+impl Hash for Address {
+    /// As one number: the hash of an array begins with its length and takes it in pieces.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(*self.octets()));
     }
 }
 

@@ -2,7 +2,7 @@
 //! send the same frames.
 
 use crate::rig::conversation::Conversation;
-use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, udp};
+use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment, udp};
 use crate::rig::seen::Seen;
 use crate::rig::{Families, Options, Rig, one};
 use crate::tcp::Numbers;
@@ -94,6 +94,55 @@ fn datagrams_leave_the_same_by_both_lanes() {
                 let [express, long] = rigs.each_mut().map(|rig| frames(rig.server(&answer)));
                 assert_eq!(express, long);
             }
+        }
+    }
+}
+
+/// Options of a SYN: as stacks send them, and as they do not.
+fn syn_options(numbers: &mut Numbers) -> Vec<u8> {
+    let mut list = Vec::new();
+    for _ in 0..numbers.below(5) {
+        let n = numbers.next().to_be_bytes();
+        list.extend(match numbers.below(8) {
+            0 => vec![2, 4, n[0], n[1]],
+            1 => vec![4, 2, 1, 1],
+            2 => [&[1, 1, 8, 10][..], &n, &[0; 4]].concat(),
+            3 => [&[8, 10][..], &n, &[0; 4], &[1, 1]].concat(),
+            4 => vec![1, 3, 3, 7],
+            5 => vec![30, 4, n[0] & 0x1f, n[1]],
+            6 => [&[254, 8][..], &n, &[1, 2]].concat(),
+            _ => vec![n[0], n[1], n[2], n[3]],
+        });
+    }
+    list.truncate(40);
+    list
+}
+
+#[test]
+fn first_segments_leave_the_same_by_both_lanes() {
+    let toa = "client_address = \"toa\"";
+    let proxy = "client_address = \"proxy-v2\"";
+    for families in Families::ALL {
+        for (workers, more) in [(1, ""), (2, ""), (1, toa), (1, proxy)] {
+            let mut rigs = lanes(&families.config(workers, "tcp", more));
+            let mut numbers = Numbers(7);
+            for cport in 5000..5400 {
+                let (client, vip) = ((families.client(), cport), (families.vip(), 80));
+                let ecn = [0, 0xc0][numbers.below(2) as usize];
+                let payload = vec![3; numbers.below(2) as usize * numbers.below(1300) as usize];
+                let isn = numbers.next();
+                let syn = Segment::new(client, vip, SYN | ecn, isn, 0).options(&syn_options(&mut numbers));
+                let packet = syn.payload(&payload).packet();
+                let out = rigs.each_mut().map(|rig| rig.client(&packet));
+                assert_eq!(out[0].len(), 1, "it goes through: {packet:02x?}");
+                let [short, long] = out.map(frames);
+                assert_eq!(short, long, "{families:?} {more} {packet:02x?}");
+                // And once more, now that the session is there.
+                let again = rigs.each_mut().map(|rig| frames(rig.client(&packet)));
+                assert_eq!(again[0], again[1], "{families:?} {more} {packet:02x?}");
+            }
+            let [short, long] = rigs.each_ref().map(Rig::counted);
+            assert_eq!(short, long);
         }
     }
 }

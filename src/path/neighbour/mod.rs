@@ -282,6 +282,8 @@ pub struct NeighbourTable<P> {
     due: Vec<Option<Tick>>,
     free: Vec<u16>,
     index: HashMap<(PortId, Address), u16, ahash::RandomState>,
+    /// who was asked for last of those whose address ends alike: a guess that saves most questions to `index`
+    hints: [u16; HINTS],
     waiting: Waiting<P>,
     unreachable: Queue,
     /// the entry that the scan for what is due goes on with
@@ -295,6 +297,9 @@ pub struct NeighbourTable<P> {
     counters: NeighbourCounters,
     config: NeighbourConfig,
 }
+
+/// Places for guesses: one for each last byte of an address.
+const HINTS: usize = 256;
 
 /// How many entries an eviction looks at.
 const EVICTION_WINDOW: usize = 64;
@@ -315,6 +320,7 @@ impl<P: Packet> NeighbourTable<P> {
             free: Vec::with_capacity(capacity),
             // Twice the capacity: hashbrown then clears its tombstones in place and never grows.
             index: HashMap::with_capacity_and_hasher(2 * capacity, hasher.clone()),
+            hints: [u16::MAX; HINTS],
             waiting: Waiting::new(config.queue_total),
             unreachable: Queue::default(),
             scan_cursor: 0,
@@ -350,7 +356,31 @@ impl<P: Packet> NeighbourTable<P> {
     /// The neighbour `address` behind `port`, made if it is not known. Nothing is sent before a packet is held for it.
     ///
     /// The index is safe from eviction only once it is [retained](Self::retain), before the next call of this.
+    #[inline]
     pub fn next_hop(
+        &mut self,
+        port: PortId,
+        address: Address,
+        now: Now,
+    ) -> Result<NeighbourIndex, NeighbourTableFull> {
+        let [.., last_byte] = *address.octets();
+        let hint = self.hints[usize::from(last_byte)];
+        if let Some(entry) = self.entries.get_mut(usize::from(hint))
+            && entry.live
+            && entry.address == address
+            && self.adjacencies[usize::from(hint)].port == port
+        {
+            entry.used = now.tick();
+            return Ok(NeighbourIndex(hint));
+        }
+        let found = self.look_for(port, address, now)?;
+        self.hints[usize::from(last_byte)] = found.0;
+        Ok(found)
+    }
+
+    /// [`NeighbourTable::next_hop`] of one that was not guessed.
+    #[inline(never)]
+    fn look_for(
         &mut self,
         port: PortId,
         address: Address,

@@ -134,7 +134,11 @@ impl SchedulerState {
     /// The cursor as an index below `len`; on first use the worker's share of `len`. `len` must not be 0.
     #[inline]
     fn cursor(&self, len: usize) -> usize {
-        if self.cursor == u32::MAX { self.share(len) } else { self.cursor as usize % len }
+        match self.cursor as usize {
+            cursor if cursor < len => cursor,
+            _ if self.cursor == u32::MAX => self.share(len),
+            cursor => cursor % len,
+        }
     }
 
     /// `len` times worker / workers.

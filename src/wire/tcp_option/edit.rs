@@ -18,6 +18,29 @@ pub fn is_only_timestamps(options: &[u8]) -> bool {
     options.len() == TIMESTAMPS_ALIGNED_LEN && get_array(options, 0) == TIMESTAMPS_ALIGNED
 }
 
+/// TSval and TSecr, if the segment carries them.
+#[inline]
+pub fn timestamps(options: &[u8]) -> Option<(u32, u32)> {
+    let at = if begins_with_timestamps(options) { 4 } else { find_timestamps(options)? };
+    Some((get_u32(options, at), get_u32(options, at + 4)))
+}
+
+#[inline(always)]
+fn begins_with_timestamps(options: &[u8]) -> bool {
+    options.len() >= TIMESTAMPS_ALIGNED_LEN && get_array(options, 0) == TIMESTAMPS_ALIGNED
+}
+
+/// Where the TSval stands.
+fn find_timestamps(options: &[u8]) -> Option<usize> {
+    let mut spans = Spans::new();
+    while let Some(span) = spans.next(options) {
+        if span.kind == KIND_TIMESTAMPS && span.len == 10 {
+            return Some(span.offset + 2);
+        }
+    }
+    None
+}
+
 /// Whether there are options beyond the usual timestamps, among which SACK blocks may be.
 #[inline(always)]
 pub fn may_hold_sack(options: &[u8]) -> bool {
@@ -27,7 +50,7 @@ pub fn may_hold_sack(options: &[u8]) -> bool {
 /// Adds to TSval and takes from TSecr, each modulo 2^32 (RFC 7323 §3).
 #[inline]
 pub fn translate_timestamps(options: &mut [u8], add_val: u32, sub_ecr: u32) -> Delta {
-    if options.len() >= TIMESTAMPS_ALIGNED_LEN && get_array(options, 0) == TIMESTAMPS_ALIGNED {
+    if begins_with_timestamps(options) {
         return translate_timestamps_at(options, 4, add_val, sub_ecr);
     }
     translate_timestamps_anywhere(options, add_val, sub_ecr)
@@ -118,20 +141,31 @@ pub fn retain_sack(options: &mut [u8], mut judge: impl FnMut(u32, u32) -> Option
     delta
 }
 
-/// Brings an MSS above `max` down to it (RFC 6691). A smaller one stays, and where there is none, none is added.
-pub fn lower_mss(options: &mut [u8], max: u16) -> Delta {
+/// Fits the options of a SYN to the way through the gateway. An MSS above `mss_max` is brought down to it (RFC 6691); a
+/// smaller one stays, and where there is none, none is added. MP_CAPABLE (RFC 8684 §3.1: kind 30, subtype 0) is
+/// overwritten with no-operations, so that the connection is plain TCP.
+pub fn edit_syn(options: &mut [u8], mss_max: u16) -> Delta {
     let mut delta = Delta::default();
     let mut spans = Spans::new();
     while let Some(span) = spans.next(options) {
-        if span.kind == KIND_MSS && span.len == 4 {
-            let mss = get_u16(options, span.offset + 2);
-            if mss > max {
-                put_u16(options, span.offset + 2, max);
-                delta = delta.combine(Delta::default().replace_u16(mss, max).at_offset(span.offset));
-            }
-        }
+        let change = match (span.kind, span.len) {
+            (KIND_MSS, 4) => lower_mss(options, span, mss_max),
+            (KIND_MPTCP, 3..) if options[span.offset + 2] >> 4 == 0 => erase_span(options, span),
+            _ => continue,
+        };
+        delta = delta.combine(change);
     }
     delta
+}
+
+#[inline]
+fn lower_mss(options: &mut [u8], span: Span, max: u16) -> Delta {
+    let mss = get_u16(options, span.offset + 2);
+    if mss <= max {
+        return Delta::default();
+    }
+    put_u16(options, span.offset + 2, max);
+    Delta::default().replace_u16(mss, max).at_offset(span.offset)
 }
 
 /// Overwrites every option whose kind is among `kinds` with no-operations, whatever its length. `None` if there was none.
@@ -141,32 +175,23 @@ pub fn erase_kind(options: &mut [u8], kinds: &[u8]) -> Option<Delta> {
     if options.is_empty() || (is_only_timestamps(options) && !kinds.contains(&KIND_TIMESTAMPS)) {
         return None;
     }
-    erase(options, |_, span| kinds.contains(&span.kind))
-}
-
-/// Overwrites MP_CAPABLE (RFC 8684 §3.1: kind 30, subtype 0) with no-operations, so that the connection is plain TCP.
-/// `None` if there was none.
-pub fn erase_mp_capable(options: &mut [u8]) -> Option<Delta> {
-    erase(options, |options, span| {
-        span.kind == KIND_MPTCP && span.len > 2 && options[span.offset + 2] >> 4 == 0
-    })
-}
-
-#[inline]
-fn erase(options: &mut [u8], mut wanted: impl FnMut(&[u8], Span) -> bool) -> Option<Delta> {
     let mut erased = None;
     let mut spans = Spans::new();
     while let Some(span) = spans.next(options) {
-        if !wanted(options, span) {
-            continue;
+        if kinds.contains(&span.kind) {
+            let change = erase_span(options, span);
+            erased = Some(erased.unwrap_or(Delta::default()).combine(change));
         }
-        let bytes = &mut options[span.offset..span.offset + span.len];
-        let old = sum(bytes) as u16;
-        bytes.fill(KIND_NO_OPERATION);
-        let change = Delta::default().replace_u16(old, sum(bytes) as u16).at_offset(span.offset);
-        erased = Some(erased.unwrap_or(Delta::default()).combine(change));
     }
     erased
+}
+
+#[cold]
+fn erase_span(options: &mut [u8], span: Span) -> Delta {
+    let bytes = &mut options[span.offset..span.offset + span.len];
+    let old = sum(bytes) as u16;
+    bytes.fill(KIND_NO_OPERATION);
+    Delta::default().replace_u16(old, sum(bytes) as u16).at_offset(span.offset)
 }
 
 #[cfg(test)]
@@ -257,6 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn timestamps_are_read_wherever_they_stand() {
+        for padding in 0..4 {
+            let options = [&vec![1; padding][..], &[8, 10, 0, 0, 0, 7, 0, 0, 0, 9]].concat();
+            assert_eq!(timestamps(&options), Some((7, 9)), "{padding}");
+        }
+        for without in [&[][..], &[1, 1, 8, 10, 0, 0, 0, 7], &[8, 9, 0, 0, 0, 7, 0, 0, 0], &[0, 8, 10, 0]] {
+            assert_eq!(timestamps(without), None, "{without:?}");
+        }
+    }
+
+    #[test]
     fn conformance_i20_both_edges_of_all_blocks_move() {
         let mut options = [
             1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1, 5, 18, 0, 0, 0, 9, 0, 0, 0, 20, 0, 0, 0, 5, 0xff,
@@ -276,7 +312,7 @@ mod tests {
             for padding in 0..2 {
                 let [high, low] = u16::to_be_bytes(mss);
                 let mut options = [&vec![1; padding][..], &[2, 4, high, low]].concat();
-                checked(&mut options, |options| Some(lower_mss(options, max)));
+                checked(&mut options, |options| Some(edit_syn(options, max)));
                 assert_eq!(get_u16(&options, padding + 2), expected);
             }
         }
@@ -288,7 +324,7 @@ mod tests {
             &[0, 2, 4, 9],
         ] {
             let mut options = untouched.to_vec();
-            assert_eq!(lower_mss(&mut options, 1).fold(), 0);
+            assert_eq!(edit_syn(&mut options, 1).fold(), 0);
             assert_eq!(options, untouched);
         }
     }
@@ -308,9 +344,9 @@ mod tests {
     #[test]
     fn mp_capable_goes_and_other_multipath_options_stay() {
         let mut options = [30, 4, 0x01, 0x81, 30, 4, 0x10, 0x00, 30, 2, 1, 1];
-        assert!(checked(&mut options, erase_mp_capable));
+        checked(&mut options, |options| Some(edit_syn(options, u16::MAX)));
         assert_eq!(options, [1, 1, 1, 1, 30, 4, 0x10, 0x00, 30, 2, 1, 1]);
-        assert_eq!(erase_mp_capable(&mut options), None);
+        assert_eq!(edit_syn(&mut options, u16::MAX).fold(), 0);
     }
 
     proptest! {
@@ -319,6 +355,11 @@ mod tests {
             options in any_options(), add: u32, sub: u32, max: u16,
         ) {
             let kinds = |options: &[u8]| Options::new(options).count();
+            let walked = Options::new(&options).find_map(|option| match option {
+                TcpOption::Timestamps { val, ecr, .. } => Some((val, ecr)),
+                _ => None,
+            });
+            prop_assert_eq!(timestamps(&options), walked);
             let mut edited = options.clone();
             checked(&mut edited, |o| Some(translate_timestamps(o, add, sub)));
             checked(&mut edited, |o| Some(translate_sack(o, sub)));
@@ -328,13 +369,12 @@ mod tests {
             translate_sack(&mut edited, sub.wrapping_neg()).fold();
             prop_assert_eq!(&edited, &options);
 
-            checked(&mut edited, |o| Some(lower_mss(o, max)));
+            checked(&mut edited, |o| Some(edit_syn(o, max)));
             prop_assert!(Options::new(&edited).all(|option| !matches!(option, TcpOption::Mss(mss) if mss > max)));
             checked(&mut edited, |o| erase_kind(o, &[253, 254]));
             let forged = Options::new(&edited)
                 .any(|option| matches!(option, TcpOption::Unknown { kind: 253 | 254, .. }));
             prop_assert!(!forged);
-            checked(&mut edited, erase_mp_capable);
             prop_assert_eq!(edited.len(), options.len());
         }
     }

@@ -6,8 +6,8 @@
 mod edit;
 
 pub use edit::{
-    TIMESTAMPS_ALIGNED_LEN, add_to_aligned_val, erase_kind, erase_mp_capable, is_only_timestamps, lower_mss,
-    may_hold_sack, retain_sack, take_from_aligned_ecr, translate_sack, translate_timestamps,
+    TIMESTAMPS_ALIGNED_LEN, add_to_aligned_val, edit_syn, erase_kind, is_only_timestamps, may_hold_sack,
+    retain_sack, take_from_aligned_ecr, timestamps, translate_sack, translate_timestamps,
 };
 
 use super::field::{get_u16, get_u32};

@@ -1,0 +1,103 @@
+//! The first packet of a session, by a shorter way: what was found out a moment ago, when the session began, is not
+//! asked again.
+//!
+//! It is for a [`super::plain`] packet within one family, whose next hop is in order, of a session whose real server is
+//! told nothing of the client. What happens to it is what [`Shard::forward`] would do, by the same functions: of a
+//! datagram those of the express lane. Nothing is changed before all conditions hold, so that everything else can still
+//! go the long way.
+
+use super::client_address;
+use super::express::Lane;
+use super::flows::Flow;
+use super::forward::mss_limit;
+use super::neighbour::NeighbourIndex;
+use super::packet::Packet;
+use super::parsed::Parsed;
+use super::plain::{HEADERS_V4, HEADERS_V6, Kind};
+use super::rewrite::{self, Ends};
+use super::shard::Shard;
+use super::tcp_track::{self, Segment, Tracked};
+use super::tcp_translate;
+use crate::id::PortId;
+use crate::service::snapshot::Snapshot;
+use crate::session::{Candidate, Direction, Flags, SessionIndex};
+use crate::wire::{Protocol, tcp, tcp_option};
+
+impl<P: Packet> Shard<P> {
+    /// Rewrites the packet that began session `index` and says where it leaves; `None` if it is not one for this way, with
+    /// nothing changed.
+    #[inline]
+    pub(super) fn launch(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        packet: &mut P,
+        parsed: &Parsed,
+        kind: Kind,
+        index: SessionIndex,
+    ) -> Option<PortId> {
+        match kind {
+            Kind::Udp4 | Kind::Udp6 => {
+                let candidate = Candidate::of(index, Direction::Inbound);
+                let flow = Flow { candidate, plain: Some(kind), ..Flow::EMPTY };
+                self.express_one(snapshot, lane, packet, &flow)
+            }
+            Kind::Tcp4 => self.launch_syn::<HEADERS_V4>(snapshot, lane, packet, parsed, index),
+            Kind::Tcp6 => self.launch_syn::<HEADERS_V6>(snapshot, lane, packet, parsed, index),
+        }
+    }
+
+    /// [`Shard::launch`] of a SYN whose headers have this length.
+    #[inline(never)]
+    fn launch_syn<const HEADERS: usize>(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        packet: &mut P,
+        parsed: &Parsed,
+        index: SessionIndex,
+    ) -> Option<PortId> {
+        let v6 = HEADERS == HEADERS_V6;
+        let (l4, end) = (HEADERS - tcp::HEADER_LEN, parsed.end as usize);
+        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let sides = if v6 { Flags::WIDE } else { 0 };
+        let unusual = hot.flags.0 & (Flags::WIDE | Flags::TOA | Flags::PROXY_HEADER) != sides;
+        let next_hop = self.neighbours.adjacency(NeighbourIndex(hot.next_hop_inbound));
+        if unusual || lane.is_closed() || !next_hop.is_settled() {
+            return None;
+        }
+        let segment = &mut packet.head_mut()[l4..end];
+        let numbers = Segment::read(segment, segment.len());
+        if tcp_track::track(hot, cold, Direction::Inbound, &numbers) != Tracked::Forward {
+            return None;
+        }
+
+        let header_len = tcp::header_len(segment);
+        let header = &mut segment[..header_len];
+        let mss = mss_limit(snapshot, hot, &self.neighbours, Direction::Inbound);
+        let mut delta = tcp_option::edit_syn(&mut header[tcp::HEADER_LEN..], mss);
+        delta = delta.combine(tcp_translate::translate(header, hot, Direction::Inbound));
+        if client_address::may_be_forged(header) {
+            delta = delta.combine(client_address::erase_forged(header, &client_address::kinds(None)));
+        }
+
+        let ends = if v6 {
+            Ends::of_wide(hot, wide, Direction::Inbound)
+        } else {
+            Ends::of_v4(hot, Direction::Inbound)
+        };
+        hot.packets = 1;
+        self.real_servers[hot.real_server as usize].count(Direction::Inbound, parsed.ip_len());
+        let delta = delta.add_delta(hot.ends_delta(Direction::Inbound));
+        let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
+        if v6 {
+            rewrite::readdress_ipv6(&mut headers[Parsed::L3..l4], &ends);
+        } else {
+            rewrite::readdress_ipv4(&mut headers[Parsed::L3..l4], &ends, &mut self.identification);
+        }
+        rewrite::rewrite_l4(headers, l4, Protocol::Tcp, &ends, delta);
+        headers[..12].copy_from_slice(next_hop.header());
+        packet.truncate(end);
+        Some(next_hop.port())
+    }
+}
