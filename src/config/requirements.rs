@@ -89,6 +89,8 @@ impl Requirements {
         let table = TableMemory::for_sessions(sessions_per_worker);
         let (wide, session_bytes_per_worker) =
             if config.uses_ipv6() { (table.wide, table.full_ipv6()) } else { (0, table.full_ipv4()) };
+        let has_fronts = config.services.iter().any(|service| !service.proxy_protocol_from.is_empty());
+        let session_bytes_per_worker = session_bytes_per_worker + if has_fronts { table.named } else { 0 };
         let session_bytes = session_bytes_per_worker * workers;
 
         let (lease_destinations, lease_books) = leases(config);

@@ -6,6 +6,7 @@ use super::drop_reason::DropReason;
 use super::forward::sent_timestamps;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
+use super::proxy_front;
 use super::proxy_header;
 use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
@@ -189,6 +190,9 @@ impl<P: Packet> Shard<P> {
                 }
             }
             Some(beginning) => beginning.write(hot, cold, service, tuple),
+        }
+        if service.proxy_protocol_from.iter().any(|front| front.covers(&tuple.src)) {
+            proxy_front::await_header(hot, cold);
         }
         self.register(turn, index, parsed)?;
         Ok(index)

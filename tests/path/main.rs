@@ -13,6 +13,7 @@ mod damage;
 mod ethernet;
 mod expiry;
 mod fragments;
+mod front;
 mod guests;
 mod icmp;
 mod ip;
