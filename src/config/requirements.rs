@@ -264,6 +264,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sessions_of_fronts_have_room_for_the_clients_that_those_name() {
+        let text = |more: &str| {
+            format!(
+                r#"
+            dataplane = {{ workers = 2, sessions_max = 1_000_000 }}
+            port = [{{ name = "lan", device = "net_af_packet0,iface=lan", addresses = ["10.2.0.254/24"] }}]
+            local_pool = [{{ name = "p", port = "lan", addresses = ["10.2.0.100"] }}]
+            service = [{{ name = "web", listen = "10.2.0.200:80", protocol = "tcp", local_pool = "p", {more}
+                real_server = [{{ address = "10.2.0.11" }}] }}]
+        "#
+            )
+        };
+        let [without, with] = ["", "proxy_protocol_from = [\"10.2.0.5\"],"]
+            .map(|more| Requirements::of(&parse(&text(more)).unwrap()));
+        assert_eq!(with.session_bytes - without.session_bytes, 40 * 1_000_000);
+        assert_eq!(with.bytes - without.bytes, 40 * 1_000_000);
+    }
+
     /// What is configured at start says little of what will be; sessions bound what can be used at a time.
     #[test]
     fn leases_have_room_for_what_comes_later_and_for_no_more_than_there_are_sessions() {

@@ -14,6 +14,7 @@ mod ethernet;
 mod expiry;
 mod fragments;
 mod front;
+mod front_datagram;
 mod guests;
 mod icmp;
 mod ip;
