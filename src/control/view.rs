@@ -259,7 +259,7 @@ pub struct Session {
     pub protocol: String,
     /// CIP:cport, as the packets show it
     pub client: String,
-    /// the client's own, as a front has named it by PROXY protocol; absent where none has
+    /// the client, as a front has named it by PROXY protocol; absent where none has, or where it is the front itself
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub named_client: Option<String>,
     /// VIP:vport

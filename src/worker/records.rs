@@ -19,7 +19,7 @@ pub struct SessionRecord {
     pub cip: Address,
     /// client port
     pub cport: u16,
-    /// the client that a front has named
+    /// the client that a front has named, if it is not the front itself
     pub named: Option<(Address, u16)>,
     /// virtual address
     pub vip: Address,
@@ -70,7 +70,7 @@ impl SessionRecord {
             protocol: hot.protocol(),
             cip,
             cport: hot.cport,
-            named: named.map(|named| (named.src, named.sport)),
+            named: named.map(|named| (named.src, named.sport)).filter(|&named| named != (cip, hot.cport)),
             vip,
             vport: hot.vport,
             lip,
@@ -172,6 +172,7 @@ pub struct RealServerRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Tuple;
     use zerocopy::FromZeros;
 
     fn lines() -> (Hot, Cold, Wide) {
@@ -194,6 +195,33 @@ mod tests {
         let record = SessionRecord::read(SessionIndex(1), (&hot, &cold), Some(&wide), None, Tick(1000));
         assert_eq!([record.cip, record.vip], [wide.cip, wide.vip]);
         assert_eq!([record.lip, record.rip], [Address::from_v4(hot.lip), Address::from_v4(hot.rip)]);
+    }
+
+    #[test]
+    fn a_client_is_found_by_what_packets_show_and_by_what_its_front_says() {
+        let (hot, cold, _) = lines();
+        let tuple = |client: [u8; 4], port| Tuple {
+            src: Address::from_v4(client),
+            dst: Address::from_v4([198, 51, 100, 9]),
+            sport: port,
+            dport: 443,
+            protocol: Protocol::Tcp,
+        };
+        let read = |client, port| {
+            let named = Named::new(&tuple(client, port), 28);
+            SessionRecord::read(SessionIndex(1), (&hot, &cold), None, Some(&named), Tick(1000))
+        };
+        let session = read([203, 0, 113, 7], 40_001);
+        assert_eq!(session.named, Some((Address::from_v4([203, 0, 113, 7]), 40_001)));
+        let by = |client, client_port| {
+            let filter = SessionFilter { client: Some(client), client_port, ..SessionFilter::default() };
+            filter.admits(&session)
+        };
+        let (front, client) = (session.cip, Address::from_v4([203, 0, 113, 7]));
+        assert!(by(front, None) && by(front, Some(40_000)) && by(client, None) && by(client, Some(40_001)));
+        assert!(!by(front, Some(40_001)) && !by(client, Some(40_000)));
+        // A front's own connection, as of its health checks.
+        assert_eq!(read(hot.cip, hot.cport).named, None);
     }
 
     #[test]

@@ -270,7 +270,7 @@ fn sessions_table(sessions: &[view::Session]) -> String {
         sheet.row([
             number(session.worker),
             text(&session.protocol),
-            text(&client(session)),
+            text(client(session)),
             text(&session.virtual_address),
             text(&session.local),
             text(&session.real_server),

@@ -215,7 +215,12 @@ const SERVICES: &[Case] = &[
         "service[0].proxy_protocol_from[0]",
         "that the front connects from",
     ),
-    ("\"toa\"", "\"toa\"\nproxy_protocol_from = \"10.1.0.5\"", "service[0].proxy_protocol_from", "a list"),
+    (
+        "\"toa\"",
+        "\"toa\"\nproxy_protocol_from = \"10.1.0.5\"",
+        "service[0].proxy_protocol_from",
+        "a sequence",
+    ),
     ("\"toa\"", "\"toa\"\nproxy_from = [\"10.1.0.5\"]", "service[0].proxy_from", "`proxy_protocol_from`"),
     (
         "protocol = \"udp\"",
@@ -403,5 +408,9 @@ fn what_is_odd_but_possible_is_a_warning() {
     let fronts = |written: &str| warned("\"toa\"", &format!("\"toa\"\nproxy_protocol_from = [{written}]"));
     assert!(fronts("\"10.1.0.0/28\", \"10.1.0.77\"").is_empty());
     assert_eq!(fronts("\"10.1.0.0/28\", \"10.1.0.7\""), ["service[0].proxy_protocol_from[1]"]);
-    assert_eq!(fronts("\"2001:db8::7\""), ["service[0].proxy_protocol_from[0]"]);
+    assert!(fronts("\"2001:db8::7\"").is_empty());
+    assert_eq!(
+        warned("protocol = \"udp\"", "protocol = \"udp\"\nproxy_protocol_from = [\"2001:db8::7\"]"),
+        ["service[1].proxy_protocol_from[0]"]
+    );
 }
