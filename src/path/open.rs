@@ -125,7 +125,7 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    fn begin_session<I: Io<Packet = P>>(
+    pub(super) fn begin_session<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,

@@ -236,6 +236,12 @@ impl<P: Packet> Shard<P> {
         mut parsed: Parsed,
         index: SessionIndex,
     ) {
+        if self.real_servers[self.sessions.hot(index).real_server as usize].removed {
+            return match self.begin_anew(turn, rx_port, &packet, &parsed, index) {
+                Some(new) => self.forward(turn, rx_port, packet, &parsed, (new, Direction::Inbound)),
+                None => self.open(turn, rx_port, packet, &parsed),
+            };
+        }
         if let Err(reason) = self.take_datagram_header(turn, rx_port, &mut packet, &mut parsed, index) {
             if self.sessions.named(index).is_some() {
                 return self.drop(packet, reason);
@@ -244,6 +250,27 @@ impl<P: Packet> Shard<P> {
             return self.refuse(turn, rx_port, packet, &parsed, reason);
         }
         self.pass_on(turn, rx_port, packet, &parsed, (index, Direction::Inbound));
+    }
+
+    /// Ends a session whose real server is gone, and begins it with another: the client is the one that was named last.
+    /// `None` if there is no room for it here.
+    fn begin_anew<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        rx_port: PortId,
+        packet: &P,
+        parsed: &Parsed,
+        index: SessionIndex,
+    ) -> Option<SessionIndex> {
+        let named = self.sessions.named(index).map(|named| named.flow(Protocol::Udp));
+        self.end_session(turn, index);
+        let new = self.begin_session(turn, rx_port, packet, parsed).ok()?;
+        if let Some(flow) = named
+            && self.sessions.cold(new).header.facts.has(ProxyFacts::FROM_FRONT)
+        {
+            self.sessions.name(new, Named::new(&flow, 0));
+        }
+        Some(new)
     }
 
     /// Takes the header off a datagram; one that names another client than the last is told to the real server.

@@ -138,6 +138,36 @@ fn a_session_begins_with_a_header_or_not_at_all() {
     }
 }
 
+/// A datagram without a header goes to another real server as the same client's, which that one is told of.
+#[test]
+fn a_removed_real_servers_sessions_begin_anew_with_the_client_that_was_named() {
+    let (client, dialled) = named(false);
+    let good = header(V2, client, dialled, 2);
+    for families in Families::ALL {
+        for more in [UOA, V2] {
+            let config = families.config(2, "udp", &trusting(more));
+            let mut rig = Rig::new(&config);
+            send(&mut rig, families, &[&good, b"first"]);
+            let (old, new) = if families.server_v6 { ("::11]", "::12]") } else { ("2.0.11", "2.0.12") };
+            rig.apply(&config.replace(old, new));
+            rig.mark();
+            let seen = send(&mut rig, families, &[b"second"]);
+            assert!(seen.dst.to_string().ends_with("12"), "{seen:?}");
+            let told = if more == V2 { good.clone() } else { Vec::new() };
+            assert_eq!(seen.payload, [&told[..], b"second"].concat());
+            assert_eq!(seen.uoa(), (more == UOA && !families.server_v6).then_some(client));
+            assert_eq!(rig.sessions(), 1);
+            // Who is trusted no more begins like anybody.
+            rig.apply(&families.config(2, "udp", more));
+            let seen = send(&mut rig, families, &[&good]);
+            let own =
+                if more == V2 { header(V2, ends(families).0, families.vip_end(), 2) } else { Vec::new() };
+            assert_eq!(seen.payload, [&own[..], &good].concat());
+            rig.finish();
+        }
+    }
+}
+
 /// §2.2 LOCAL: the front asks for itself.
 #[test]
 fn of_the_fronts_own_datagrams_its_own_address_is_told() {
