@@ -10,8 +10,8 @@ declare -A PACKAGES=(
   [build]="build-essential pkg-config libdpdk-dev libclang-dev clang libbpf-dev linux-libc-dev"
   [receiver]="build-essential clang libbpf-dev linux-libc-dev"
   [demo]="iproute2 ethtool nginx-light curl wrk python3-scapy"
-  [test]="dpdk-dev iproute2 ethtool nftables nginx-light haproxy redis-server postgresql openssh-server curl wrk iperf3 tshark
-          bind9-dnsutils dnsmasq-base dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
+  [test]="dpdk-dev iproute2 ethtool nftables nginx-light libnginx-mod-stream haproxy redis-server postgresql openssh-server curl wrk iperf3
+          tshark bind9-dnsutils dnsmasq-base dnsperf iputils-ping iputils-tracepath python3-scapy python3-pytest python3-pytest-timeout shellcheck
           lua5.4"
   [count]="valgrind"
   [bench]="dpdk valgrind python3-matplotlib python3-scapy iproute2 ethtool nftables nginx-light libnginx-mod-stream

@@ -82,6 +82,10 @@ fn sessions_are_printed_as_they_come() {
     assert_eq!(prints(&gateway, "sessions --all").lines().count(), 10_001);
     assert_eq!(prints(&gateway, "sessions --limit 1500").lines().count(), 1501);
     assert_eq!(json(&gateway, "sessions --client 9.9.9.9 --json"), serde_json::json!({"sessions": []}));
+    // One in each worker, found by the client that its front has named.
+    let named = prints(&gateway, "sessions --client 203.0.113.7 --all");
+    assert_eq!(named.lines().count(), 3);
+    assert!(named.contains("203.0.113.7:40001 via 172.16.1.44:40000"), "{named}");
     let more = fullnatctl(&gateway, ["sessions"]);
     assert_eq!(String::from_utf8(more.stderr).unwrap(), "(there are more: --all shows them)\n");
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::mistake::Mistake;
 use super::model::{Document, HugePages, Idle, Steering};
 use crate::id::PortId;
-use crate::service::route::{NextHop, Route};
+use crate::service::route::{NextHop, Prefix, Route};
 use crate::service::scheduler::{Algorithm, HashFlags};
 use crate::service::snapshot::{ClientAddress, Listener, OnRemove, Refusal};
 use crate::session::Timeouts;
@@ -189,6 +189,8 @@ pub struct Service {
     pub pool: usize,
     /// how real servers learn the client's address
     pub client_address: ClientAddress,
+    /// the fronts that say by PROXY protocol whose connection it is
+    pub proxy_protocol_from: Vec<Prefix>,
     /// every state's time-out, global ones filled in
     pub timeouts: Timeouts,
     /// what becomes of sessions of removed real servers

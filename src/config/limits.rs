@@ -19,6 +19,8 @@ const _: () =
     assert!(SERVICES - 1 <= u16::MAX as usize, "sessions remember a service's slot in sixteen bits");
 /// Listeners of one service.
 pub const LISTENERS: usize = 1024;
+/// Prefixes of fronts that one service trusts; each is compared with the source of a new session.
+pub const FRONTS: usize = 64;
 /// Real servers of one service.
 pub const REAL_SERVERS_OF_SERVICE: usize = 4096;
 /// Real servers of all services, removed ones whose sessions still live included.

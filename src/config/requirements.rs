@@ -89,6 +89,8 @@ impl Requirements {
         let table = TableMemory::for_sessions(sessions_per_worker);
         let (wide, session_bytes_per_worker) =
             if config.uses_ipv6() { (table.wide, table.full_ipv6()) } else { (0, table.full_ipv4()) };
+        let has_fronts = config.services.iter().any(|service| !service.proxy_protocol_from.is_empty());
+        let session_bytes_per_worker = session_bytes_per_worker + if has_fronts { table.named } else { 0 };
         let session_bytes = session_bytes_per_worker * workers;
 
         let (lease_destinations, lease_books) = leases(config);
@@ -260,6 +262,25 @@ mod tests {
             let bytes = needs.session_bytes + needs.lease_bytes + needs.guest_bytes;
             assert!(bytes <= 160 * 1_000_000, "{workers} workers: {bytes}");
         }
+    }
+
+    #[test]
+    fn sessions_of_fronts_have_room_for_the_clients_that_those_name() {
+        let text = |more: &str| {
+            format!(
+                r#"
+            dataplane = {{ workers = 2, sessions_max = 1_000_000 }}
+            port = [{{ name = "lan", device = "net_af_packet0,iface=lan", addresses = ["10.2.0.254/24"] }}]
+            local_pool = [{{ name = "p", port = "lan", addresses = ["10.2.0.100"] }}]
+            service = [{{ name = "web", listen = "10.2.0.200:80", protocol = "tcp", local_pool = "p", {more}
+                real_server = [{{ address = "10.2.0.11" }}] }}]
+        "#
+            )
+        };
+        let [without, with] = ["", "proxy_protocol_from = [\"10.2.0.5\"],"]
+            .map(|more| Requirements::of(&parse(&text(more)).unwrap()));
+        assert_eq!(with.session_bytes - without.session_bytes, 40 * 1_000_000);
+        assert_eq!(with.bytes - without.bytes, 40 * 1_000_000);
     }
 
     /// What is configured at start says little of what will be; sessions bound what can be used at a time.

@@ -323,6 +323,7 @@ impl Slots {
             real_servers,
             local_pool,
             client_address: service.client_address,
+            proxy_protocol_from: service.proxy_protocol_from.clone(),
             timeouts: service.timeouts,
             on_remove: service.on_remove,
         }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::checked::{Device, RSS_KEY_LEN};
 use super::limits;
 use super::mistake::Fault;
+use crate::service::route::Prefix;
 use crate::service::snapshot::Listener;
 use crate::wire::Address;
 
@@ -145,6 +146,15 @@ pub(super) fn prefix(text: &str) -> Result<(Address, u8), Fault> {
         }
         Err(_) => Err(Fault::new(format!("{text:?} is not a prefix"), "write one such as \"10.0.0.0/8\"")),
     }
+}
+
+/// A host's address, or a prefix of them: `10.1.0.5`, `10.1.0.0/28`.
+pub(super) fn hosts(text: &str) -> Result<Prefix, Fault> {
+    if text.contains('/') {
+        return prefix(text).map(|(address, len)| Prefix { address, len });
+    }
+    let address = global_address(text)?;
+    Ok(Prefix { address, len: if address.is_v4() { 32 } else { 128 } })
 }
 
 /// The addresses of one entry of a pool: a single one, `first-last`, or a prefix.

@@ -44,6 +44,7 @@ impl Worker {
             (&mut span.proxy_sent, earlier.proxy_sent),
             (&mut span.proxy_sent_again, earlier.proxy_sent_again),
             (&mut span.proxy_no_buffer, earlier.proxy_no_buffer),
+            (&mut span.proxy_taken, earlier.proxy_taken),
             (&mut span.refusals_limited, earlier.refusals_limited),
             (&mut span.address_conflicts, earlier.address_conflicts),
             (&mut span.address_defences, earlier.address_defences),

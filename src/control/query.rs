@@ -90,6 +90,7 @@ pub(super) fn worker(id: u16, published: &PublishedView) -> view::Worker {
         proxy_sent: get(Counter::ProxySent),
         proxy_sent_again: get(Counter::ProxySentAgain),
         proxy_no_buffer: get(Counter::ProxyNoBuffer),
+        proxy_taken: get(Counter::ProxyTaken),
         refusals_limited: get(Counter::RefusalsLimited),
         address_conflicts: get(Counter::AddressConflicts),
         address_defences: get(Counter::AddressDefences),

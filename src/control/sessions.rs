@@ -103,6 +103,7 @@ fn view(worker: u16, record: &SessionRecord, snapshot: &Snapshot) -> Session {
         worker,
         protocol: protocol(record.protocol).to_owned(),
         client: endpoint(record.cip, record.cport),
+        named_client: record.named.map(|(address, port)| endpoint(address, port)),
         virtual_address: endpoint(record.vip, record.vport),
         local: endpoint(record.lip, record.lport),
         real_server: endpoint(record.rip, record.rport),

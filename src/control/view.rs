@@ -129,6 +129,8 @@ pub struct Worker {
     pub proxy_sent_again: u64,
     /// PROXY protocol headers not sent for want of a packet buffer; each is tried again
     pub proxy_no_buffer: u64,
+    /// PROXY protocol headers taken from fronts that the service trusts
+    pub proxy_taken: u64,
     /// resets and ICMP errors not sent because of `refusal.per_second`
     pub refusals_limited: u64,
     /// messages in which another host claimed an address of the gateway
@@ -255,8 +257,11 @@ pub struct Session {
     pub worker: u16,
     /// `tcp` or `udp`
     pub protocol: String,
-    /// CIP:cport
+    /// CIP:cport, as the packets show it
     pub client: String,
+    /// the client, as a front has named it by PROXY protocol; absent where none has, or where it is the front itself
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub named_client: Option<String>,
     /// VIP:vport
     pub virtual_address: String,
     /// LIP:lport

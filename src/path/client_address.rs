@@ -8,7 +8,7 @@ use super::packet::Packet;
 use super::rewrite::{Layout, NoRoomInBuffer};
 use super::tcp_track::Segment;
 use crate::service::snapshot::ToaSettings;
-use crate::session::{Cold, Flags, Hot};
+use crate::session::{Cold, Flags, Hot, ProxyFacts};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, ipv4, ipv6, tcp, tcp_option, toa};
 
@@ -43,7 +43,8 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
         // Experimental TCP Fast Open (RFC 6994 §3.1, Linux `tcp_parse_fastopen_option`) is kind 254 with that port first.
         let kind = if hot.flags.has(Flags::CLIENT_V6) { settings.kind_v6 } else { settings.kind_v4 };
         let is_fast_open = kind == toa::KIND_DEFAULT && hot.cport == toa::FAST_OPEN_PORT;
-        return settings.on_syn && !is_fast_open;
+        // A front names its client behind the handshake.
+        return settings.on_syn && !is_fast_open && !cold.header.facts.has(ProxyFacts::FROM_FRONT);
     }
     if !hot.flags.has(Flags::ANSWERED) || segment.flags & tcp::ACK == 0 {
         return true;
@@ -61,6 +62,11 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
 #[inline(always)]
 pub const fn option_len(client_v6: bool) -> usize {
     if client_v6 { toa::V6_LEN } else { toa::V4_LEN }
+}
+
+/// Bytes the option can come to take in a session: a front may name a client of either family.
+pub fn option_len_max(hot: &Hot, cold: &Cold) -> usize {
+    option_len(hot.flags.has(Flags::CLIENT_V6) || cold.header.facts.has(ProxyFacts::FROM_FRONT))
 }
 
 /// Why a segment goes without TOA.
@@ -93,14 +99,15 @@ pub fn count_no_room(counters: &mut PathCounters, why: NoRoomFor) {
     }
 }
 
-/// Puts the option in, right behind the fixed TCP header. The headers move forward, the payload stays where it is.
-/// Returns where things stand and what the TCP checksum changes by.
+/// Puts the option in, right behind the fixed TCP header of a packet that is still one of the client's side, IPv6 or not.
+/// The headers move forward, the payload stays where it is. Returns where things stand and what the TCP checksum changes
+/// by.
 #[inline(always)]
 pub fn insert<P: Packet>(
     packet: &mut P,
     layout: Layout,
-    client: &Address,
-    cport: u16,
+    v6: bool,
+    (client, cport): (&Address, u16),
     settings: &ToaSettings,
 ) -> Result<(Layout, Delta), NoRoomInBuffer> {
     let len = option_len(!client.is_v4());
@@ -116,7 +123,7 @@ pub fn insert<P: Packet>(
     let before = tcp::offset_and_flags(segment);
     let after = tcp::with_more_options(before, len);
     tcp::set_offset_and_flags(segment, after);
-    lengthen(&mut headers[layout.l3..], len as u16, client.is_v4());
+    lengthen(&mut headers[layout.l3..], len as u16, v6);
     let delta = Delta::default()
         .replace_u16(before, after)
         // the pseudo header's length
@@ -127,13 +134,13 @@ pub fn insert<P: Packet>(
     Ok((Layout { end: layout.end + len, ..layout }, delta))
 }
 
-/// Notes in the IP header, which is still one of the client's family, that the packet has become longer.
+/// Notes in the IP header that the packet has become longer.
 #[inline(always)]
-fn lengthen(ip: &mut [u8], by: u16, v4: bool) {
-    if v4 {
-        ipv4::set_total_len(ip, ipv4::total_len(ip) + by);
-    } else {
+fn lengthen(ip: &mut [u8], by: u16, v6: bool) {
+    if v6 {
         ipv6::set_payload_len(ip, ipv6::payload_len(ip) + by);
+    } else {
+        ipv4::set_total_len(ip, ipv4::total_len(ip) + by);
     }
 }
 

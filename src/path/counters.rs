@@ -49,6 +49,8 @@ pub struct PathCounters {
     pub proxy_sent_again: u64,
     /// PROXY protocol headers not sent for want of a buffer
     pub proxy_no_buffer: u64,
+    /// PROXY protocol headers taken from fronts
+    pub proxy_taken: u64,
     /// answers to refused clients that the rate limit suppressed
     pub refusals_limited: u64,
 }

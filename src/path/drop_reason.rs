@@ -90,6 +90,8 @@ drop_reasons! {
     SessionReset "session_reset" Policy "The session's real server was removed and the service resets such sessions."
     RstOutsideWindow "rst_outside_window" Policy "A RST lies far outside the session's window."
     ProxyHeaderFirst "proxy_header_first" Policy "The client's data would have reached the real server before the PROXY protocol header, or in its place."
+    ProxyHeaderAwaited "proxy_header_awaited" Consumed "A front's segment came before its PROXY protocol header: the handshake's last ACK, which goes on with the header, or data that overtook it."
+    ProxyHeaderMalformed "proxy_header_malformed" Malformed "A front's connection or datagram begins with no PROXY protocol header, or with one that is malformed, longer than 536 bytes or not in one piece."
     // ICMP
     IcmpMalformed "icmp_malformed" Malformed "The ICMP message is truncated or what it quotes is."
     IcmpChecksum "icmp_checksum" Malformed "The ICMP checksum is wrong."

@@ -216,6 +216,7 @@ fn insert_toa<P: Packet, const HEADERS: usize>(
     let layout = Layout { l3: Parsed::L3, l4: HEADERS - tcp::HEADER_LEN, end };
     // Known to be IPv4, the option and all that moves for it have lengths known to the compiler.
     let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
-    let (layout, delta) = client_address::insert(packet, layout, &client, tuple.sport, settings).ok()?;
+    let (layout, delta) =
+        client_address::insert(packet, layout, v6, (&client, tuple.sport), settings).ok()?;
     Some((layout.end, delta))
 }

@@ -74,7 +74,7 @@ impl<P: Packet> Shard<P> {
 
         let header_len = tcp::header_len(segment);
         let header = &mut segment[..header_len];
-        let mss = mss_limit(snapshot, hot, &self.neighbours, Direction::Inbound);
+        let mss = mss_limit(snapshot, hot, cold, &self.neighbours, Direction::Inbound);
         let mut delta = tcp_option::edit_syn(&mut header[tcp::HEADER_LEN..], mss);
         delta = delta.combine(tcp_translate::translate(header, hot, Direction::Inbound));
         if client_address::may_be_forged(header) {

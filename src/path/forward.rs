@@ -18,7 +18,7 @@ use super::uoa;
 use crate::id::PortId;
 use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, Snapshot, ToaSettings};
 use crate::session::tcp_state::is_active;
-use crate::session::{Direction, Flags, SessionIndex, State};
+use crate::session::{Cold, Direction, Flags, Hot, SessionIndex, State};
 use crate::wire::checksum::Delta;
 use crate::wire::{Protocol, ethernet, ipv4, ipv6, tcp, tcp_option};
 
@@ -50,8 +50,7 @@ impl<P: Packet> Shard<P> {
         parsed: &Parsed,
         found: (SessionIndex, Direction),
     ) {
-        let has_header = self.sessions.hot(found.0).flags.has(Flags::PROXY_HEADER);
-        if has_header && parsed.tuple.protocol == Protocol::Tcp {
+        if self.sessions.hot(found.0).flags.has(Flags::PROXY_HEADER) {
             self.forward_with_header(turn, rx_port, packet, parsed, found);
         } else {
             self.pass_on(turn, rx_port, packet, parsed, found);
@@ -183,8 +182,12 @@ impl<P: Packet> Shard<P> {
         (out_len, egress): (usize, &PortView),
     ) -> (Result<(Layout, Delta), Verdict>, bool) {
         let flags = self.sessions.hot(index).flags;
-        if direction == Direction::Inbound && flags.has(Flags::PROXY_HEADER) {
-            return (self.insert_proxy_header(turn, packet, parsed, layout, index, (out_len, egress)), false);
+        if direction == Direction::Inbound
+            && flags.has(Flags::PROXY_HEADER)
+            && let Some(settings) = self.proxy_header_due(turn, index)
+        {
+            let room = (out_len, egress);
+            return (self.insert_proxy_header(packet, parsed, layout, index, room, settings), false);
         }
         let due = flags.has(Flags::TOA)
             && self.uoa_due(turn, parsed, (index, direction), out_len, egress.mtu.into());
@@ -206,7 +209,7 @@ impl<P: Packet> Shard<P> {
     ) -> Result<(Layout, Delta), Verdict> {
         let header_len = tcp::header_len(&packet.head()[layout.l4..]);
         let segment = Segment::read(&packet.head()[layout.l4..], layout.end - layout.l4);
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let (hot, cold, _) = self.sessions.lines_mut(index);
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
@@ -214,7 +217,6 @@ impl<P: Packet> Shard<P> {
         let toa = if carries_toa { toa_settings(turn.snapshot, cold.service) } else { None }
             .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
         let state = hot.state;
-        let client = hot.client(wide);
         match tracked {
             Tracked::Forward => {}
             Tracked::Changed => self.note_state_change(turn, index, before),
@@ -231,9 +233,10 @@ impl<P: Packet> Shard<P> {
         let toa = match toa {
             None => None,
             Some(settings) => {
-                let toa_len = client_address::option_len(!client.is_v4());
+                let client = self.sessions.client_flow(index);
+                let toa_len = client_address::option_len(!client.src.is_v4());
                 match client_address::fits(header_len, toa_len, out_len, egress.mtu.into()) {
-                    Ok(()) => Some(settings),
+                    Ok(()) => Some((settings, client)),
                     Err(why) => {
                         let header = &packet.head()[layout.l4..layout.l4 + header_len];
                         self.without_toa(turn, header, index, why, &settings)?;
@@ -249,13 +252,13 @@ impl<P: Packet> Shard<P> {
         let mut delta = Delta::default();
         let hot = self.sessions.hot(index);
         if is_syn {
-            let mss = mss_limit(turn.snapshot, hot, &self.neighbours, direction);
+            let mss = mss_limit(turn.snapshot, hot, self.sessions.cold(index), &self.neighbours, direction);
             // No MPTCP: a subflow that joins could not find the same real server (RFC 8684 §3.2).
             delta = delta.combine(tcp_option::edit_syn(&mut header[tcp::HEADER_LEN..], mss));
         }
         if direction == Direction::Outbound && tcp_option::may_hold_sack(&header[tcp::HEADER_LEN..]) {
             let cold = self.sessions.cold(index);
-            if cold.header.version != 0 {
+            if cold.header.times_sent > 0 {
                 delta = delta.combine(proxy_header::hide_blocks(header, hot, cold));
             }
         }
@@ -265,9 +268,9 @@ impl<P: Packet> Shard<P> {
             let kinds = client_address::kinds(settings.as_ref());
             delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
-        let Some(settings) = toa else { return Ok((layout, delta)) };
+        let Some((settings, client)) = toa else { return Ok((layout, delta)) };
         let (layout, inserted) =
-            client_address::insert(packet, layout, &client, parsed.tuple.sport, &settings)
+            client_address::insert(packet, layout, parsed.v6, (&client.src, client.sport), &settings)
                 .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
         self.counters.toa_sent += 1;
         Ok((layout, delta.combine(inserted)))
@@ -389,7 +392,8 @@ fn length_behind(layout: &Layout, parsed: &Parsed, to_v6: bool) -> usize {
 #[inline]
 pub(super) fn mss_limit<P: Packet>(
     snapshot: &Snapshot,
-    hot: &crate::session::Hot,
+    hot: &Hot,
+    cold: &Cold,
     neighbours: &super::neighbour::NeighbourTable<P>,
     direction: Direction,
 ) -> u16 {
@@ -400,9 +404,7 @@ pub(super) fn mss_limit<P: Packet>(
     };
     let headers = tcp::HEADER_LEN + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
     let toa = match direction {
-        Direction::Outbound if hot.flags.has(Flags::TOA) => {
-            client_address::option_len(hot.flags.has(Flags::CLIENT_V6))
-        }
+        Direction::Outbound if hot.flags.has(Flags::TOA) => client_address::option_len_max(hot, cold),
         _ => 0,
     };
     (usize::from(snapshot.ports[port.index()].mtu).saturating_sub(headers + toa)) as u16

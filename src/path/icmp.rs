@@ -178,7 +178,7 @@ impl<P: Packet> Shard<P> {
             Direction::Outbound => hot.next_hop_outbound,
         });
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
-        let growth = growth(hot, direction);
+        let growth = growth(hot, cold, direction);
         let (error, leaves_room) =
             message.less_growth(growth, from_v4, to_v4).ok_or(DropReason::IcmpUnhandled)?;
         if !leaves_room && hot.flags.has(Flags::TOA) {
@@ -263,14 +263,13 @@ fn check<P: Packet>(packet: &mut P, place: &Place) -> Result<(), DropReason> {
 
 /// Bytes that TOA or UOA, of both the same, or the PROXY protocol header of each datagram adds to what the client sends,
 /// as long as it is still sent.
-fn growth(hot: &Hot, direction: Direction) -> u16 {
-    let client_v6 = hot.flags.has(Flags::CLIENT_V6);
+fn growth(hot: &Hot, cold: &Cold, direction: Direction) -> u16 {
     if direction == Direction::Inbound {
         0
     } else if hot.flags.has(Flags::TOA) {
-        client_address::option_len(client_v6) as u16
+        client_address::option_len_max(hot, cold) as u16
     } else if hot.flags.has(Flags::PROXY_HEADER) && hot.protocol() == Protocol::Udp {
-        proxy_protocol::v2_len(client_v6) as u16
+        proxy_protocol::v2_len(hot.flags.has(Flags::CLIENT_V6)) as u16
     } else {
         0
     }

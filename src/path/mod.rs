@@ -19,6 +19,7 @@
 //! | `forward`, `tcp_track`, `tcp_translate`, `client_address`, `uoa`, `rewrite` | any packet that has a session | and the cold line at its ends |
 //! | `open`, `end` | a session's beginning and end | cold |
 //! | `proxy_header`, `proxy_datagram` | what the PROXY protocol puts ahead of the client's bytes | cold |
+//! | `proxy_front` | and what a front has put there | cold |
 //! | `icmp`, `refuse`, `own_segment`, `toa_ahead`, `next_hop`, `neighbour` | what the gateway says itself | cold |
 //!
 //! Nothing here knows DPDK, allocates after start, locks, logs or calls the kernel: buffers, wires and other workers are
@@ -48,6 +49,7 @@ mod parsed;
 pub mod phase;
 mod plain;
 mod proxy_datagram;
+mod proxy_front;
 mod proxy_header;
 mod refuse;
 mod rewrite;

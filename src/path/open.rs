@@ -8,6 +8,7 @@ use super::forward::sent_timestamps;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::plain::Kind;
+use super::proxy_front;
 use super::proxy_header;
 use super::rewrite::{Ends, ends_delta};
 use super::shard::{Shard, Turn};
@@ -136,7 +137,7 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    fn begin_session<I: Io<Packet = P>>(
+    pub(super) fn begin_session<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
@@ -203,6 +204,9 @@ impl<P: Packet> Shard<P> {
                 }
             }
             Some(beginning) => beginning.write(hot, cold, service, tuple),
+        }
+        if service.proxy_protocol_from.iter().any(|front| front.covers(&tuple.src)) {
+            proxy_front::await_header(hot, cold);
         }
         self.register(turn, index, parsed)?;
         Ok(index)

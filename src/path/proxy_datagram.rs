@@ -16,24 +16,37 @@ use crate::wire::proxy_protocol::{self, Version};
 use crate::wire::udp;
 
 impl<P: Packet> Shard<P> {
-    /// Puts the header into an inbound datagram of `out_len` bytes behind the gateway, if it is still due. Returns where
-    /// things stand and what the UDP checksum changes by; `Err` if the datagram has no room for it.
+    /// The settings by which this inbound datagram of a session shall carry the header; `None` if it shall not.
     #[cold]
-    pub(super) fn insert_proxy_header<I: Io<Packet = P>>(
+    pub(super) fn proxy_header_due<I: Io>(
         &mut self,
         turn: &Turn<'_, I>,
+        index: SessionIndex,
+    ) -> Option<ProxySettings> {
+        let settings = proxy_settings(turn, self.sessions.cold(index).service);
+        if let Some(named) = self.sessions.named(index) {
+            return settings.filter(|settings| settings.each_datagram || !named.is_told);
+        }
+        if settings.is_none() {
+            // The service, or its saying so, has gone since.
+            self.sessions.hot_mut(index).flags.clear(Flags::PROXY_HEADER);
+        }
+        settings
+    }
+
+    /// Puts the header into an inbound datagram of `out_len` bytes behind the gateway. Returns where things stand and
+    /// what the UDP checksum changes by; `Err` if the datagram has no room for it.
+    #[cold]
+    pub(super) fn insert_proxy_header(
+        &mut self,
         packet: &mut P,
         parsed: &Parsed,
         layout: Layout,
         index: SessionIndex,
         (out_len, egress): (usize, &PortView),
+        settings: ProxySettings,
     ) -> Result<(Layout, Delta), Verdict> {
-        let Some(settings) = proxy_settings(turn, self.sessions.cold(index).service) else {
-            // The service, or its saying so, has gone since.
-            self.sessions.hot_mut(index).flags.clear(Flags::PROXY_HEADER);
-            return Ok((layout, Delta::default()));
-        };
-        let header = proxy_protocol::write(Version::V2, &parsed.tuple);
+        let header = proxy_protocol::write(Version::V2, &self.sessions.client_flow(index));
         let mtu = usize::from(egress.mtu);
         if out_len + header.len() > mtu {
             return Err(Verdict::TooBig((mtu + parsed.ip_len()).saturating_sub(out_len + header.len())));
@@ -56,7 +69,9 @@ impl<P: Packet> Shard<P> {
             let of_lengths = Delta::default().replace_u16(old, new).replace_u16(old, new);
             of_lengths.add_delta(checksum::fold(checksum::sum(&header)))
         };
-        if !settings.each_datagram {
+        if let Some(named) = self.sessions.named_mut(index) {
+            named.is_told = true;
+        } else if !settings.each_datagram {
             self.sessions.hot_mut(index).flags.clear(Flags::PROXY_HEADER);
         }
         self.counters.proxy_sent += 1;

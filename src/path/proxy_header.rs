@@ -21,15 +21,16 @@ use super::neighbour::NeighbourIndex;
 use super::own_segment::{OwnSegment, timestamps, write_own_segment};
 use super::packet::{Io, Packet};
 use super::parsed::Parsed;
+use super::proxy_front;
 use super::rewrite::{self, Ends, Layout};
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment};
 use crate::clock::Tick;
 use crate::id::PortId;
-use crate::session::{Cold, Direction, Flags, HeaderOnItsWay, Hot, SessionIndex, State};
+use crate::session::{Cold, Direction, Flags, HeaderOnItsWay, Hot, ProxyFacts, SessionIndex, State};
 use crate::wire::checksum::{self, Delta};
 use crate::wire::proxy_protocol::{self, Version};
-use crate::wire::{Tuple, tcp, tcp_option};
+use crate::wire::{Protocol, Tuple, tcp, tcp_option};
 
 /// RFC 6298 §2.1: the first retransmission comes after a second.
 const TIMEOUT_TICKS: u32 = Tick::PER_SECOND;
@@ -41,10 +42,10 @@ const SIGN_TICKS: u32 = 4;
 
 /// Begins the header of a session.
 pub(super) fn begin(header: &mut HeaderOnItsWay, version: Version, flow: &Tuple) {
-    header.version = match version {
-        Version::V1 => 1,
-        Version::V2 => 2,
-    };
+    header.facts.set(match version {
+        Version::V1 => ProxyFacts::TO_SERVER_V1,
+        Version::V2 => ProxyFacts::TO_SERVER_V2,
+    });
     header.unacknowledged = proxy_protocol::write(version, flow).len() as u8;
 }
 
@@ -72,7 +73,7 @@ fn doubled(ticks: u32, times: u8) -> u32 {
 }
 
 /// Whether a sign that the header is missing is to be acted upon now.
-fn heeds_sign(header: &HeaderOnItsWay, now: Tick) -> bool {
+pub(super) fn heeds_sign(header: &HeaderOnItsWay, now: Tick) -> bool {
     match header.times_sent {
         0 => false,
         1 => true,
@@ -81,7 +82,7 @@ fn heeds_sign(header: &HeaderOnItsWay, now: Tick) -> bool {
 }
 
 /// The real server's number for the client's first byte, once the header was sent: right behind it.
-fn first_byte(hot: &Hot, cold: &Cold) -> u32 {
+pub(super) fn first_byte(hot: &Hot, cold: &Cold) -> u32 {
     cold.client_isn.wrapping_add(1).wrapping_add(hot.seq_delta)
 }
 
@@ -105,18 +106,18 @@ fn is_within(seq: u32, first: u32) -> bool {
 }
 
 /// Where the segment of a packet stands.
-fn tcp_header<'a, P: Packet>(packet: &'a mut P, parsed: &Parsed) -> &'a mut [u8] {
+pub(super) fn tcp_header<'a, P: Packet>(packet: &'a mut P, parsed: &Parsed) -> &'a mut [u8] {
     let segment = &mut packet.head_mut()[parsed.l4.into()..];
     let len = tcp::header_len(segment);
     &mut segment[..len]
 }
 
-fn segment_of<P: Packet>(packet: &P, parsed: &Parsed) -> Segment {
+pub(super) fn segment_of<P: Packet>(packet: &P, parsed: &Parsed) -> Segment {
     Segment::read(&packet.head()[parsed.l4.into()..], parsed.end as usize - usize::from(parsed.l4))
 }
 
 /// Brings the checksum of a segment up to date, unless its sender left it to the device: then it is made anew later.
-fn adjust_checksum(header: &mut [u8], delta: Delta, partial: bool) {
+pub(super) fn adjust_checksum(header: &mut [u8], delta: Delta, partial: bool) {
     if !partial {
         let sum = checksum::adjust(tcp::checksum(header), delta.fold());
         tcp::set_checksum(header, sum);
@@ -124,7 +125,7 @@ fn adjust_checksum(header: &mut [u8], delta: Delta, partial: bool) {
 }
 
 impl<P: Packet> Shard<P> {
-    /// [`Shard::forward`] for a TCP packet of a session whose header is on its way.
+    /// [`Shard::forward`] for a packet of a session with [`Flags::PROXY_HEADER`].
     #[cold]
     pub(super) fn forward_with_header<I: Io<Packet = P>>(
         &mut self,
@@ -134,19 +135,28 @@ impl<P: Packet> Shard<P> {
         parsed: &Parsed,
         (index, direction): (SessionIndex, Direction),
     ) {
-        if self.check_way(turn, rx_port, index, direction).is_ok() {
+        let is_tcp = parsed.tuple.protocol == Protocol::Tcp;
+        let is_from_front = self.sessions.cold(index).header.facts.has(ProxyFacts::FROM_FRONT);
+        if (is_tcp || is_from_front) && self.check_way(turn, rx_port, index, direction).is_ok() {
             match direction {
-                Direction::Inbound => {
+                Direction::Inbound if !is_from_front => {
                     return self.forward_behind_header(turn, rx_port, packet, *parsed, index);
                 }
-                Direction::Outbound => self.hide_header(turn, rx_port, &mut packet, parsed, index),
+                Direction::Inbound if is_tcp => {
+                    return self.forward_from_front(turn, rx_port, packet, *parsed, index);
+                }
+                Direction::Inbound => {
+                    return self.forward_datagram_from_front(turn, rx_port, packet, *parsed, index);
+                }
+                Direction::Outbound if is_tcp => self.hide_header(turn, rx_port, &mut packet, parsed, index),
+                Direction::Outbound => {}
             }
         }
         self.pass_on(turn, rx_port, packet, parsed, (index, direction));
     }
 
     /// A segment of the client's: never before the header, nor in its place.
-    fn forward_behind_header<I: Io<Packet = P>>(
+    pub(super) fn forward_behind_header<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,
@@ -260,7 +270,8 @@ impl<P: Packet> Shard<P> {
             parsed.end = (l4 + header_len) as u32;
             packet.truncate(l4 + header_len);
         }
-        let flow = self.sessions.inbound(index);
+        let flow = self.sessions.client_flow(index);
+        let front_len = self.sessions.named(index).map_or(0, |named| u32::from(named.header_len));
         let (hot, cold, _) = self.sessions.lines_mut(index);
         let header = tcp_header(packet, parsed);
         let options = &mut header[tcp::HEADER_LEN..];
@@ -270,10 +281,13 @@ impl<P: Packet> Shard<P> {
             matches!(hot.state, State::SynRecv | State::Established | State::FinWait | State::CloseWait)
                 && !self.real_servers[hot.real_server as usize].removed;
         let seq = tcp::seq(header);
-        if cold.header.times_sent > 0 && seq == cold.client_isn && lives {
-            let header_len = proxy_protocol::write(version_of(&cold.header), &flow).len() as u32;
-            tcp::set_seq(header, seq.wrapping_sub(header_len));
-            delta = delta.replace_u32(seq, seq.wrapping_sub(header_len));
+        if seq.wrapping_add(front_len) == cold.client_isn && lives {
+            let is_sent = cold.header.times_sent > 0;
+            let own_len =
+                if is_sent { proxy_protocol::write(version_of(&cold.header), &flow).len() as u32 } else { 0 };
+            let first = seq.wrapping_add(front_len).wrapping_sub(own_len);
+            tcp::set_seq(header, first);
+            delta = delta.replace_u32(seq, first);
         }
         if partial && payload_len > 0 {
             let tuple = &parsed.tuple;
@@ -298,6 +312,9 @@ impl<P: Packet> Shard<P> {
         let segment = segment_of(packet, parsed);
         let header = tcp_header(packet, parsed);
         let (hot, cold, _) = self.sessions.lines_mut(index);
+        if proxy_front::is_through(hot, cold, &segment) {
+            hot.flags.clear(Flags::PROXY_HEADER);
+        }
         let window = tcp::window(header);
         let echo = sent_timestamps(header).map_or(0, |(value, _)| value);
         let (mut delta, is_missing) = note_acknowledgement(header, &segment, hot, cold);
@@ -310,7 +327,7 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    fn has_partial_checksum<I: Io<Packet = P>>(
+    pub(super) fn has_partial_checksum<I: Io<Packet = P>>(
         &self,
         turn: &Turn<'_, I>,
         rx_port: PortId,
@@ -333,7 +350,7 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    fn send_header_again<I: Io<Packet = P>>(
+    pub(super) fn send_header_again<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         index: SessionIndex,
@@ -359,7 +376,7 @@ impl<P: Packet> Shard<P> {
         echo: u32,
         room: usize,
     ) -> bool {
-        let flow = self.sessions.inbound(index);
+        let flow = self.sessions.client_flow(index);
         let (hot, cold, wide) = self.sessions.lines_mut(index);
         let bytes = proxy_protocol::write(version_of(&cold.header), &flow);
         let left = usize::from(cold.header.unacknowledged);
@@ -400,8 +417,8 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-fn version_of(header: &HeaderOnItsWay) -> Version {
-    if header.version == 1 { Version::V1 } else { Version::V2 }
+pub(super) fn version_of(header: &HeaderOnItsWay) -> Version {
+    if header.facts.has(ProxyFacts::TO_SERVER_V1) { Version::V1 } else { Version::V2 }
 }
 
 /// Takes down how much of the header is acknowledged, and has the acknowledgement begin behind it. Says what that adds to

@@ -219,7 +219,8 @@ const fn told_as(reason: DropReason) -> Option<IcmpError> {
         | DropReason::NoSession
         | DropReason::NoSessionOutbound
         | DropReason::NoRealServer
-        | DropReason::SessionReset => Some(IcmpError::PortUnreachable),
+        | DropReason::SessionReset
+        | DropReason::ProxyHeaderMalformed => Some(IcmpError::PortUnreachable),
         DropReason::NoLocalPort | DropReason::SessionTableFull => Some(IcmpError::AdministrativelyProhibited),
         DropReason::NoRoute => Some(IcmpError::NoRoute),
         DropReason::NeighbourTableFull => Some(IcmpError::HostUnreachable),

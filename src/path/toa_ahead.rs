@@ -31,15 +31,15 @@ impl<P: Packet> Shard<P> {
         if tcp::flags(header) & (tcp::ACK | tcp::SYN) != tcp::ACK {
             return;
         }
+        let client = self.sessions.client_flow(index);
         let (hot, _, wide) = self.sessions.lines_mut(index);
         let ends = Ends::of(hot, wide, Direction::Inbound);
-        let client = hot.client(wide);
         let sent = hot.flags.has(Flags::TIMESTAMP).then(|| sent_timestamps(header)).flatten();
         let timestamps = sent.map(|(value, echo)| timestamps(value.wrapping_add(hot.timestamp_delta), echo));
 
         let mut options = ArrayVec::<u8, { tcp::OPTIONS_LEN_MAX }>::new();
-        options.extend(std::iter::repeat_n(0, client_address::option_len(!client.is_v4())));
-        client_address::write(&mut options, &client, hot.cport, settings);
+        options.extend(std::iter::repeat_n(0, client_address::option_len(!client.src.is_v4())));
+        client_address::write(&mut options, &client.src, client.sport, settings);
         options.extend(timestamps.into_iter().flatten());
         let bare = OwnSegment {
             segment: tcp::Segment {

@@ -46,7 +46,8 @@ impl<P: Packet> Shard<P> {
         out_len: usize,
         mtu: usize,
     ) -> bool {
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let client = self.sessions.client_flow(index);
+        let (hot, cold, _) = self.sessions.lines_mut(index);
         let Some(settings) = uoa_settings(turn, cold.service) else {
             hot.flags.clear(Flags::TOA);
             return false;
@@ -62,7 +63,7 @@ impl<P: Packet> Shard<P> {
             hot.flags.clear(Flags::TOA);
             return false;
         }
-        let len = uoa::len_for(&hot.client(wide));
+        let len = uoa::len_for(&client.src);
         let options_len = if parsed.v6 { 0 } else { usize::from(parsed.l4) - Parsed::L3 - ipv4::HEADER_LEN };
         let no_room = if options_len + len > OPTIONS_LEN_MAX {
             NoRoomFor::Options
@@ -90,9 +91,8 @@ impl<P: Packet> Shard<P> {
         layout: Layout,
         index: SessionIndex,
     ) -> Result<Layout, NoRoomInBuffer> {
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let client = hot.client(wide);
-        let len = uoa::len_for(&client);
+        let client = self.sessions.client_flow(index);
+        let len = uoa::len_for(&client.src);
         if !packet.grow_front(len) {
             return Err(NoRoomInBuffer);
         }
@@ -101,12 +101,12 @@ impl<P: Packet> Shard<P> {
         let option_at = l3 + ipv4::HEADER_LEN;
         let head = packet.head_mut();
         head.copy_within(len..len + option_at, 0);
-        uoa::write(&mut head[option_at..option_at + len], &client, hot.cport);
+        uoa::write(&mut head[option_at..option_at + len], &client.src, client.sport);
         let header = &mut head[l3..layout.l4];
         ipv4::set_header_len(header, layout.l4 - l3);
         ipv4::set_total_len(header, (layout.end - l3) as u16);
         ipv4::fill_checksum(header);
-        cold.count_uoa_sent();
+        self.sessions.cold_mut(index).count_uoa_sent();
         self.counters.uoa_sent += 1;
         Ok(layout)
     }

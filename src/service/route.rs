@@ -35,8 +35,24 @@ pub struct Route {
 impl Route {
     /// Whether `address` is of the prefix's family and lies in it.
     pub fn covers(&self, address: &Address) -> bool {
-        let mask = mask(self.prefix_len, self.prefix.is_v4());
-        address.is_v4() == self.prefix.is_v4() && (bits(address) ^ bits(&self.prefix)) & mask == 0
+        Prefix { address: self.prefix, len: self.prefix_len }.covers(address)
+    }
+}
+
+/// The addresses of one family that agree in their first bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Prefix {
+    /// any of them; bits behind `len` do not count
+    pub address: Address,
+    /// bits that must agree: IPv4 0 to 32, IPv6 0 to 128
+    pub len: u8,
+}
+
+impl Prefix {
+    /// Whether `address` is one of them.
+    pub fn covers(&self, address: &Address) -> bool {
+        let mask = mask(self.len, self.address.is_v4());
+        address.is_v4() == self.address.is_v4() && (bits(address) ^ bits(&self.address)) & mask == 0
     }
 }
 

@@ -8,7 +8,7 @@
 use hashbrown::HashMap;
 use std::sync::Arc;
 
-use super::route::RouteTable;
+use super::route::{Prefix, RouteTable};
 use super::scheduler::Scheduler;
 use crate::id::{PoolId, PortId, RealServerId, ServiceId};
 use crate::session::Timeouts;
@@ -114,6 +114,8 @@ pub struct Service {
     pub local_pool: PoolId,
     /// how the real server learns the client's address
     pub client_address: ClientAddress,
+    /// the fronts that say by PROXY protocol whose connection it is
+    pub proxy_protocol_from: Vec<Prefix>,
     /// how long sessions live without packets
     pub timeouts: Timeouts,
     /// what happens to the sessions of a real server that is removed

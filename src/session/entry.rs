@@ -60,8 +60,8 @@ impl Flags {
     pub const TOA: u16 = 1 << 4;
     /// The real server has answered; `Cold::server_isn` is known.
     pub const ANSWERED: u16 = 1 << 5;
-    /// A PROXY protocol header is still to be told to the real server; `Cold::header` is valid. Never with a packet of
-    /// the express lane (`Asked::established`).
+    /// A PROXY protocol header is still to be told to the real server, or to be taken from a front, or UDP and from a
+    /// front. Never with a packet of the express lane (`Asked::established`).
     pub const PROXY_HEADER: u16 = 1 << 6;
     /// Both FINs are acknowledged or a RST ended it: the lease may be taken over.
     pub const FINISHED: u16 = 1 << 7;
@@ -316,12 +316,6 @@ impl Hot {
         if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp }
     }
 
-    /// The client's address; `wide` is the session's.
-    #[inline(always)]
-    pub fn client(&self, wide: &Wide) -> Address {
-        if self.flags.has(Flags::CLIENT_V6) { wide.cip } else { Address::from_v4(self.cip) }
-    }
-
     /// Whether a session lives here.
     #[inline(always)]
     pub const fn is_live(&self) -> bool {
@@ -346,7 +340,8 @@ pub struct Cold {
     pub lease_slot: u32,
     /// when it began
     pub created: Tick,
-    /// client's initial sequence number, in the client's numbers; of UDP [`Cold::uoa_sent`]
+    /// client's initial sequence number, in the client's numbers: the one before its first byte, once a front's header
+    /// has come before that; of UDP [`Cold::uoa_sent`]
     pub client_isn: u32,
     /// real server's initial sequence number
     pub server_isn: u32,
@@ -369,7 +364,7 @@ pub struct Cold {
     pub header: HeaderOnItsWay,
 }
 
-/// A TCP session's PROXY protocol header until the real server has acknowledged it.
+/// What there is of the PROXY protocol about a session; and of TCP the header until the real server has acknowledged it.
 ///
 /// Until it is sent for the first time the session's numbers are without it; from then on `Hot::seq_delta` holds its
 /// length, for good.
@@ -380,14 +375,86 @@ pub struct HeaderOnItsWay {
     pub sent: u16,
     /// the client's window, as its last segment has it
     pub client_window: u16,
-    /// the version of the protocol: 1 or 2
-    pub version: u8,
+    /// one-bit facts
+    pub facts: ProxyFacts,
     /// bytes at its end that the real server has not acknowledged
     pub unacknowledged: u8,
     /// how often it was sent; stops counting at 255
     pub times_sent: u8,
     /// bits by which the real server's windows are shifted
     pub server_window_shift: u8,
+}
+
+/// Which headers a session has to do with, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromZeros, Immutable, IntoBytes)]
+#[repr(transparent)]
+pub struct ProxyFacts(pub u8);
+
+impl ProxyFacts {
+    /// The real server of a TCP session is told by version 1.
+    pub const TO_SERVER_V1: u8 = 1 << 0;
+    /// The real server of a TCP session is told by version 2.
+    pub const TO_SERVER_V2: u8 = 1 << 1;
+    /// By either.
+    pub const TO_SERVER: u8 = ProxyFacts::TO_SERVER_V1 | ProxyFacts::TO_SERVER_V2;
+    /// It comes from a front that names the client.
+    pub const FROM_FRONT: u8 = 1 << 2;
+    /// The front has not named it yet; [`Named`] is not valid.
+    pub const AWAITED: u8 = 1 << 3;
+
+    /// Whether any of `bits` is set.
+    #[inline(always)]
+    pub const fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Sets `bits`.
+    pub const fn set(&mut self, bits: u8) {
+        self.0 |= bits;
+    }
+
+    /// Clears `bits`.
+    pub const fn clear(&mut self, bits: u8) {
+        self.0 &= !bits;
+    }
+
+    /// Whether a front has named the client: [`Named`] is valid.
+    #[inline(always)]
+    pub const fn is_named(self) -> bool {
+        self.0 & (ProxyFacts::FROM_FRONT | ProxyFacts::AWAITED) == ProxyFacts::FROM_FRONT
+    }
+}
+
+/// Whose connection a session from a front is, by the front's word: a line of its own, which no other session has.
+#[derive(Clone, Copy, Debug, FromZeros, Immutable, IntoBytes)]
+#[repr(C)]
+pub struct Named {
+    /// the client's address
+    pub src: Address,
+    /// the address that it dialled
+    pub dst: Address,
+    /// the client's port
+    pub sport: u16,
+    /// the port that it dialled
+    pub dport: u16,
+    /// of TCP: bytes of the header, which the client's numbers are without
+    pub header_len: u16,
+    /// of UDP: whether a datagram has told the real server
+    pub is_told: bool,
+    pub(super) unused: u8,
+}
+
+impl Named {
+    /// What a header of `header_len` bytes says.
+    pub const fn new(flow: &Tuple, header_len: u16) -> Named {
+        let &Tuple { src, dst, sport, dport, protocol: _ } = flow;
+        Named { src, dst, sport, dport, header_len, is_told: false, unused: 0 }
+    }
+
+    /// The client's connection as the client made it.
+    pub const fn flow(&self, protocol: Protocol) -> Tuple {
+        Tuple { src: self.src, dst: self.dst, sport: self.sport, dport: self.dport, protocol }
+    }
 }
 
 impl Cold {
@@ -399,6 +466,11 @@ impl Cold {
     /// Counts one of them.
     pub const fn count_uoa_sent(&mut self) {
         self.client_isn += 1;
+    }
+
+    /// Begins to count anew.
+    pub const fn forget_uoa_sent(&mut self) {
+        self.client_isn = 0;
     }
 }
 
@@ -437,3 +509,4 @@ const _: () = assert!(Flags::v6(Direction::Outbound) == Flags::SERVER_V6);
 const _: () = assert!(size_of::<Hot>() == 64);
 const _: () = assert!(size_of::<Cold>() == 64);
 const _: () = assert!(size_of::<Wide>() == 64);
+const _: () = assert!(size_of::<Named>() == 40);

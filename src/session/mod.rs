@@ -23,7 +23,7 @@ pub mod tcp_state;
 mod timeouts;
 pub mod wheel;
 
-pub use entry::{Cold, Direction, Flags, HeaderOnItsWay, Hot, SessionIndex, Wide};
+pub use entry::{Cold, Direction, Flags, HeaderOnItsWay, Hot, Named, ProxyFacts, SessionIndex, Wide};
 pub use key::{KeyHash, Keys};
 pub use table::{Candidate, SessionTable, TableConfig, TableError, TableFull, TableMemory};
 pub use tcp_state::State;

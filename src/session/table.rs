@@ -4,6 +4,7 @@
 //!  tuple --hash--> index: buckets of tags --entry--> Hot   every packet        64 bytes per session
 //!                                                    Cold  begin, end, timer   64
 //!                                                    Wide  IPv6 side only      64, untouched pages cost nothing
+//!                                                    Named from a front only   40, likewise
 //! ```
 //!
 //! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per IPv4 session
@@ -31,7 +32,7 @@
 
 use zerocopy::FromZeros;
 
-use super::entry::{Asked, Cold, Direction, Flags, Hot, SessionIndex, Wide};
+use super::entry::{Asked, Cold, Direction, Flags, Hot, Named, ProxyFacts, SessionIndex, Wide};
 use super::index::{EntryRef, Index};
 use super::key::{KeyHash, KeyHasher, Keys, is_v4};
 use crate::cpu::{self, HugeArray, MapError, PageKind, Pages};
@@ -103,6 +104,8 @@ pub struct TableMemory {
     pub sessions: u64,
     /// third lines, resident as far as sessions with an IPv6 side reached
     pub wide: u64,
+    /// whom fronts have named, resident as far as sessions from fronts reached
+    pub named: u64,
 }
 
 impl TableMemory {
@@ -112,6 +115,7 @@ impl TableMemory {
             index: Index::bytes_for(sessions_max) as u64,
             sessions: sessions_max as u64 * (size_of::<Hot>() + size_of::<Cold>()) as u64,
             wide: sessions_max as u64 * size_of::<Wide>() as u64,
+            named: sessions_max as u64 * size_of::<Named>() as u64,
         }
     }
 
@@ -143,6 +147,7 @@ pub struct SessionTable {
     hot: HugeArray<Hot>,
     cold: HugeArray<Cold>,
     wide: HugeArray<Wide>,
+    named: HugeArray<Named>,
     /// the slot freed last, linked on through `Cold::timer_next`
     free: u32,
     /// slots that were ever used; those above have untouched memory
@@ -170,6 +175,7 @@ impl SessionTable {
             cold: HugeArray::new(len, pages).map_err(no_memory("cold lines"))?,
             // reserved pages would be taken from others whether IPv6 is used or not
             wide: HugeArray::new(len, Pages::Transparent).map_err(no_memory("IPv6 addresses"))?,
+            named: HugeArray::new(len, Pages::Transparent).map_err(no_memory("clients named by fronts"))?,
             free: NIL,
             slots_used: 0,
             len: 0,
@@ -430,6 +436,34 @@ impl SessionTable {
             (Address::from_v4(hot.cip), Address::from_v4(hot.vip))
         };
         Tuple { src, dst, sport: hot.cport, dport: hot.vport, protocol: hot.protocol() }
+    }
+
+    /// What a front has said of a session; `None` if it is not from one, or the front has not spoken yet.
+    pub fn named(&self, session: SessionIndex) -> Option<&Named> {
+        let is_named = self.cold(session).header.facts.is_named();
+        is_named.then(|| &self.named[session.0 as usize])
+    }
+
+    /// See [`named`](Self::named).
+    pub fn named_mut(&mut self, session: SessionIndex) -> Option<&mut Named> {
+        let is_named = self.cold(session).header.facts.is_named();
+        is_named.then(|| &mut self.named[session.0 as usize])
+    }
+
+    /// Takes a front's word for whose connection a session from it is.
+    pub fn name(&mut self, session: SessionIndex, named: Named) {
+        debug_assert!(self.cold(session).header.facts.has(ProxyFacts::FROM_FRONT));
+        self.named[session.0 as usize] = named;
+        self.cold_mut(session).header.facts.clear(ProxyFacts::AWAITED);
+    }
+
+    /// The client's connection as the client made it: what a front has said, else what its packets show.
+    #[inline]
+    pub fn client_flow(&self, session: SessionIndex) -> Tuple {
+        match self.named(session) {
+            Some(named) => named.flow(self.hot(session).protocol()),
+            None => self.inbound(session),
+        }
     }
 
     /// The tuple of the real server's packets: RIP:rport to LIP:lport.

@@ -58,7 +58,8 @@ pub enum Version {
 /// A header as it goes onto the wire.
 pub type Header = ArrayVec<u8, LEN_MAX>;
 
-/// The header for a flow: source and destination of one family.
+/// The header for a flow. Where only one end is IPv6 (a front with a socket for both families may say so), both are
+/// written in the form of that family, an IPv4 address as IPv4-mapped.
 ///
 /// Version 1 has no word for UDP, and says `UNKNOWN` of it: the receiver then keeps the addresses that it sees.
 pub fn write(version: Version, flow: &Tuple) -> Header {
@@ -68,13 +69,21 @@ pub fn write(version: Version, flow: &Tuple) -> Header {
     }
 }
 
+/// Whether a flow is one of IPv4 at both ends.
+fn is_v4(flow: &Tuple) -> bool {
+    flow.src.is_v4() && flow.dst.is_v4()
+}
+
 fn write_v1(flow: &Tuple) -> Header {
-    let family = if flow.src.is_v4() { "TCP4" } else { "TCP6" };
+    let &Tuple { src, dst, sport, dport, protocol } = flow;
     let mut line = ArrayString::<V1_LEN_MAX>::new();
-    let written = if flow.protocol == Protocol::Tcp {
-        write!(line, "PROXY {family} {} {} {} {}\r\n", flow.src, flow.dst, flow.sport, flow.dport)
-    } else {
-        line.write_str("PROXY UNKNOWN\r\n")
+    let written = match protocol {
+        Protocol::Tcp if is_v4(flow) => write!(line, "PROXY TCP4 {src} {dst} {sport} {dport}\r\n"),
+        Protocol::Tcp => {
+            let [src, dst] = [src, dst].map(|address| Ipv6Addr::from(*address.octets()));
+            write!(line, "PROXY TCP6 {src} {dst} {sport} {dport}\r\n")
+        }
+        Protocol::Udp => line.write_str("PROXY UNKNOWN\r\n"),
     };
     written.expect("two addresses and two ports are no longer than a line may be");
     line.bytes().collect()
@@ -85,7 +94,7 @@ fn write_v2(flow: &Tuple) -> Header {
         Protocol::Tcp => TRANSPORT_STREAM,
         Protocol::Udp => TRANSPORT_DATAGRAM,
     };
-    let (family, addresses) = if flow.src.is_v4() {
+    let (family, addresses) = if is_v4(flow) {
         let mut addresses = ArrayVec::<u8, 32>::new();
         addresses.extend([flow.src.v4_octets(), flow.dst.v4_octets()].into_iter().flatten());
         (FAMILY_INET, addresses)

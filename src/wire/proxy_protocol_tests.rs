@@ -22,6 +22,20 @@ fn a_line_names_source_destination_and_their_ports() {
     assert_eq!(&write(Version::V1, &flow("::1", "::2", Protocol::Udp))[..], b"PROXY UNKNOWN\r\n");
 }
 
+/// A front that listens for both families may name an IPv4 client in IPv6 clothes: "::ffff:203.0.113.7".
+#[test]
+fn an_end_of_each_family_makes_a_header_of_ipv6() {
+    for (src, dst) in [("203.0.113.7", "2001:db8::100"), ("2001:db8::7", "10.1.0.100")] {
+        let mixed = flow(src, dst, Protocol::Tcp);
+        for version in [Version::V1, Version::V2] {
+            let header = write(version, &mixed);
+            assert_eq!(read(&header), Ok(Said { flow: Some(mixed), len: header.len() }), "{header:?}");
+        }
+    }
+    let line = write(Version::V1, &flow("203.0.113.7", "2001:db8::100", Protocol::Tcp));
+    assert_eq!(&line[..], b"PROXY TCP6 ::ffff:203.0.113.7 2001:db8::100 40001 80\r\n");
+}
+
 #[test]
 fn the_longest_line_fits() {
     let wide = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";

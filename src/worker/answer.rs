@@ -23,9 +23,9 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
                 }
                 let record = SessionRecord::read(
                     index,
-                    sessions.hot(index),
-                    sessions.cold(index),
+                    (sessions.hot(index), sessions.cold(index)),
                     Some(sessions.wide(index)),
+                    sessions.named(index),
                     now.tick(),
                 );
                 filter.admits(&record).then_some(record)

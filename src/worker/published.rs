@@ -68,6 +68,7 @@ counters! {
     ProxySent "proxy_sent" Counter "Connections whose PROXY protocol header was sent, and datagrams that carried one."
     ProxySentAgain "proxy_sent_again" Counter "PROXY protocol headers sent again to a real server that had not acknowledged them."
     ProxyNoBuffer "proxy_no_buffer" Counter "PROXY protocol headers not sent for want of a packet buffer; each is tried again."
+    ProxyTaken "proxy_taken" Counter "PROXY protocol headers taken from fronts that the service trusts."
     RefusalsLimited "refusals_limited" Counter "Resets and ICMP errors not sent because of refusal.per_second."
     AddressConflicts "address_conflicts" Counter "Messages in which another host claimed an address of the gateway."
     AddressDefences "address_defences" Counter "Announcements of own addresses in answer to such claims."
@@ -136,6 +137,7 @@ impl Counters {
             (Counter::ProxySent, path.proxy_sent),
             (Counter::ProxySentAgain, path.proxy_sent_again),
             (Counter::ProxyNoBuffer, path.proxy_no_buffer),
+            (Counter::ProxyTaken, path.proxy_taken),
             (Counter::RefusalsLimited, path.refusals_limited),
             (Counter::AddressConflicts, neighbours.conflicts),
             (Counter::AddressDefences, neighbours.defences),
@@ -331,22 +333,23 @@ mod tests {
             proxy_sent: 11,
             proxy_sent_again: 12,
             proxy_no_buffer: 13,
-            refusals_limited: 14,
+            proxy_taken: 14,
+            refusals_limited: 15,
         };
         let neighbours = NeighbourCounters {
             originated: 0,
             released: 0,
-            buffers_missing: 15,
-            facts_lost: 16,
-            announcements_lost: 17,
-            conflicts: 18,
-            defences: 19,
+            buffers_missing: 16,
+            facts_lost: 17,
+            announcements_lost: 18,
+            conflicts: 19,
+            defences: 20,
         };
         let mut counters = Counters::default();
         counters.set_outcomes(&path, &neighbours);
         let mut published: Vec<u64> = counters.values.into_iter().filter(|&value| value > 0).collect();
         published.sort_unstable();
-        assert_eq!(published, (1..=19).collect::<Vec<_>>());
+        assert_eq!(published, (1..=20).collect::<Vec<_>>());
     }
 
     #[test]

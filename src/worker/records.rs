@@ -5,7 +5,7 @@
 
 use crate::clock::Tick;
 use crate::id::{PortId, RealServerId, ServiceId};
-use crate::session::{Cold, Flags, Hot, SessionIndex, State, Wide};
+use crate::session::{Cold, Flags, Hot, Named, SessionIndex, State, Wide};
 use crate::wire::{Address, Protocol};
 
 /// One session.
@@ -19,6 +19,8 @@ pub struct SessionRecord {
     pub cip: Address,
     /// client port
     pub cport: u16,
+    /// the client that a front has named, if it is not the front itself
+    pub named: Option<(Address, u16)>,
     /// virtual address
     pub vip: Address,
     /// virtual port
@@ -48,8 +50,14 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// Reads a session's lines. `wide` must be given if either side is IPv6.
-    pub fn read(index: SessionIndex, hot: &Hot, cold: &Cold, wide: Option<&Wide>, now: Tick) -> Self {
+    /// Reads a session's lines. `wide` must be given if either side is IPv6, `named` if a front has named its client.
+    pub fn read(
+        index: SessionIndex,
+        (hot, cold): (&Hot, &Cold),
+        wide: Option<&Wide>,
+        named: Option<&Named>,
+        now: Tick,
+    ) -> Self {
         let pair = |v6: bool, narrow: [[u8; 4]; 2], wide: Option<[Address; 2]>| match wide {
             Some(wide) if v6 => wide,
             _ => narrow.map(Address::from_v4),
@@ -62,6 +70,7 @@ impl SessionRecord {
             protocol: hot.protocol(),
             cip,
             cport: hot.cport,
+            named: named.map(|named| (named.src, named.sport)).filter(|&named| named != (cip, hot.cport)),
             vip,
             vport: hot.vport,
             lip,
@@ -82,9 +91,9 @@ impl SessionRecord {
 /// Which sessions are asked for; what is `None` does not matter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SessionFilter {
-    /// client address
+    /// client address, as packets show it or as a front has named it
     pub client: Option<Address>,
-    /// client port
+    /// client port, of either
     pub client_port: Option<u16>,
     /// virtual address
     pub vip: Option<Address>,
@@ -106,8 +115,8 @@ impl SessionFilter {
         fn fits<T: PartialEq>(wanted: Option<T>, is: T) -> bool {
             wanted.is_none_or(|wanted| wanted == is)
         }
-        fits(self.client, session.cip)
-            && fits(self.client_port, session.cport)
+        let is_client = |(address, port)| fits(self.client, address) && fits(self.client_port, port);
+        (is_client((session.cip, session.cport)) || session.named.is_some_and(is_client))
             && fits(self.vip, session.vip)
             && fits(self.vport, session.vport)
             && fits(self.rip, session.rip)
@@ -163,6 +172,7 @@ pub struct RealServerRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Tuple;
     use zerocopy::FromZeros;
 
     fn lines() -> (Hot, Cold, Wide) {
@@ -178,19 +188,46 @@ mod tests {
     #[test]
     fn addresses_come_from_the_line_that_holds_them() {
         let (mut hot, cold, wide) = lines();
-        let record = SessionRecord::read(SessionIndex(1), &hot, &cold, None, Tick(1000));
+        let record = SessionRecord::read(SessionIndex(1), (&hot, &cold), None, None, Tick(1000));
         assert_eq!((record.cip, record.rip), (Address::from_v4(hot.cip), Address::from_v4(hot.rip)));
         assert_eq!((record.age, record.idle), (500, 100));
         hot.flags.set(Flags::CLIENT_V6);
-        let record = SessionRecord::read(SessionIndex(1), &hot, &cold, Some(&wide), Tick(1000));
+        let record = SessionRecord::read(SessionIndex(1), (&hot, &cold), Some(&wide), None, Tick(1000));
         assert_eq!([record.cip, record.vip], [wide.cip, wide.vip]);
         assert_eq!([record.lip, record.rip], [Address::from_v4(hot.lip), Address::from_v4(hot.rip)]);
     }
 
     #[test]
+    fn a_client_is_found_by_what_packets_show_and_by_what_its_front_says() {
+        let (hot, cold, _) = lines();
+        let tuple = |client: [u8; 4], port| Tuple {
+            src: Address::from_v4(client),
+            dst: Address::from_v4([198, 51, 100, 9]),
+            sport: port,
+            dport: 443,
+            protocol: Protocol::Tcp,
+        };
+        let read = |client, port| {
+            let named = Named::new(&tuple(client, port), 28);
+            SessionRecord::read(SessionIndex(1), (&hot, &cold), None, Some(&named), Tick(1000))
+        };
+        let session = read([203, 0, 113, 7], 40_001);
+        assert_eq!(session.named, Some((Address::from_v4([203, 0, 113, 7]), 40_001)));
+        let by = |client, client_port| {
+            let filter = SessionFilter { client: Some(client), client_port, ..SessionFilter::default() };
+            filter.admits(&session)
+        };
+        let (front, client) = (session.cip, Address::from_v4([203, 0, 113, 7]));
+        assert!(by(front, None) && by(front, Some(40_000)) && by(client, None) && by(client, Some(40_001)));
+        assert!(!by(front, Some(40_001)) && !by(client, Some(40_000)));
+        // A front's own connection, as of its health checks.
+        assert_eq!(read(hot.cip, hot.cport).named, None);
+    }
+
+    #[test]
     fn every_field_of_the_filter_counts() {
         let (hot, cold, _) = lines();
-        let session = SessionRecord::read(SessionIndex(1), &hot, &cold, None, Tick(1000));
+        let session = SessionRecord::read(SessionIndex(1), (&hot, &cold), None, None, Tick(1000));
         assert!(SessionFilter::default().admits(&session));
         let other = Address::from_v4([1, 2, 3, 4]);
         let none = SessionFilter::default();

@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import hashlib
 import ipaddress
 import socket
 
@@ -13,8 +12,7 @@ from rig.disorder import Disorder
 from rig.gateway import service
 from rig.lab import LIPS, LIPS6, RIPS6, VIP, VIP6
 from rig.netns import family_of
-from rig.peer_server import blocks
-from rig.proxy_server import GREETING
+from rig.proxy_clients import NGINX_SAYS, ask_http, ask_peer
 from rig.servers import start_haproxy, start_nginx, start_proxy_peer
 
 pytestmark = pytest.mark.daemon
@@ -26,8 +24,6 @@ VERSIONS = {"v1": 10000, "v2": 20000}
 ACROSS = 1000
 WAYS = {"v4": (VIP, 0), "v6": (VIP6, 0), "4to6": (VIP, ACROSS), "6to4": (VIP6, ACROSS)}
 UDP_FIRST, UDP_EACH = 20000 + PEER, 20100 + PEER
-# One header per connection: what a real server was told is the client's and the address that it dialled.
-NGINX_SAYS = "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port"
 
 
 def services():
@@ -77,40 +73,6 @@ def inside(whole_lab):
 @pytest.fixture
 def gateway(start, inside, workers):
     return start(gateways.config(workers, services()))
-
-
-def end(address, port):
-    return ipaddress.ip_address(address), int(port)
-
-
-def ask_http(lab, vip, port, timeout=5.0):
-    """One request: both ends as the client knows them, and as the server was told (HAProxy: the client's alone)."""
-    with lab.client.connect(vip, port, timeout=timeout) as client:
-        mine = end(*client.getsockname()[:2]), end(vip, port)
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        words = b"".join(iter(lambda: client.recv(4096), b"")).split(b"\r\n\r\n", 1)[1].decode().split()
-    told = tuple(end(*words[at:at + 2]) for at in range(1, len(words), 2))
-    return mine[:len(told)], told
-
-
-def ask_peer(lab, vip, port, size=0, timeout=5.0):
-    """The greeting before a byte is sent, whose connection the server was told it is, and `size` bytes back again."""
-    with lab.client.connect(vip, port, timeout=timeout) as client:
-        mine = end(*client.getsockname()[:2]), end(vip, port)
-        file = client.makefile("rb")
-        assert file.readline() == GREETING
-        words = file.readline().decode().split()
-        sent, got = hashlib.sha256(), hashlib.sha256()
-        for block in blocks(size, 3):
-            for at in range(0, len(block), 1 << 15):
-                piece = block[at:at + (1 << 15)]
-                client.sendall(piece)
-                sent.update(piece)
-                got.update(file.read(len(piece)))
-        client.shutdown(socket.SHUT_WR)
-        assert file.read() == b""
-    assert got.digest() == sent.digest()
-    return mine, (end(*words[:2]), end(*words[2:]))
 
 
 def ask(lab, vip, port, **more):

@@ -275,6 +275,7 @@ fn snapshot_of(document: &Value, generation: u64) -> Arc<Snapshot> {
             real_servers: own,
             local_pool: PoolId(0),
             client_address: snapshot::ClientAddress::None,
+            proxy_protocol_from: Vec::new(),
             timeouts: Timeouts::default(),
             on_remove: snapshot::OnRemove::Drain,
         })));
@@ -430,6 +431,7 @@ fn session(worker: WorkerId, index: u32) -> SessionRecord {
         protocol: Protocol::Tcp,
         cip: Address::from_v4([172, 16 + worker.0 as u8, high, low]),
         cport: 40_000,
+        named: (index == 300).then_some((Address::from_v4([203, 0, 113, 7]), 40_001)),
         vip: v4(1, 100),
         vport: 80,
         lip: v4(2, 100),

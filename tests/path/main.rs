@@ -13,6 +13,8 @@ mod damage;
 mod ethernet;
 mod expiry;
 mod fragments;
+mod front;
+mod front_datagram;
 mod guests;
 mod icmp;
 mod ip;

@@ -1,9 +1,11 @@
 //! Connections with a PROXY protocol header over links that lose, repeat and reorder: a client and a real server that are
 //! TCP as far as it matters here. The real server reads the header and then every byte of the client's once; the client
-//! is never told of a byte it did not send.
+//! is never told of a byte it did not send. So also with a front, whose own header comes ahead of its client's bytes and
+//! reaches nobody.
 
 use std::collections::BTreeMap;
 
+use crate::front::{named, trusting};
 use crate::proxy::{V1, V2, header};
 use crate::rig::conversation::Conversation;
 use crate::rig::frame::{ACK, PSH, SYN, Segment};
@@ -54,10 +56,10 @@ impl Side {
     }
 
     fn receive(&mut self, offset: u32, payload: &[u8]) {
-        if (offset as i32) < 1 || payload.is_empty() {
-            assert!(payload.is_empty() || offset as i32 >= 1, "data before the first byte: {offset}");
+        if payload.is_empty() {
             return;
         }
+        assert!(offset as i32 >= 1, "data before the first byte: {offset}");
         self.out_of_order.insert(offset, payload.to_vec());
         while let Some((&at, _)) = self.out_of_order.range(..=self.expects()).next() {
             let bytes = self.out_of_order.remove(&at).unwrap();
@@ -109,7 +111,10 @@ struct Connection {
     to_server: Link,
     /// whether the links lose
     is_bad: bool,
+    /// what the real server is told ahead of the client's bytes
     header: Vec<u8>,
+    /// whether the client is a front, whose first bytes are a header
+    is_front: bool,
 }
 
 impl Connection {
@@ -161,7 +166,11 @@ impl Connection {
         if seen.flags() & SYN != 0 {
             assert_eq!(offset(seen.ack()), 1);
             let ack = self.flow.inbound(ACK, 1, self.server_offset()).packet();
-            return self.through(WAN, &ack);
+            self.through(WAN, &ack);
+            if self.is_front {
+                self.client_sends(true);
+            }
+            return;
         }
         let acknowledged = offset(seen.ack());
         assert!(
@@ -198,18 +207,29 @@ impl Connection {
         let acknowledged = seen.ack().wrapping_sub(self.flow.server_isn);
         assert!((1..=self.server.sent).contains(&acknowledged));
         self.server.acknowledged = self.server.acknowledged.max(acknowledged);
-        let offset = seen.seq().wrapping_sub(self.flow.gateway_isn);
-        let end = offset + seen.payload.len() as u32;
+        let mut offset = seen.seq().wrapping_sub(self.flow.gateway_isn);
+        let end = offset.wrapping_add(seen.payload.len() as u32);
+        let mut payload = &seen.payload[..];
+        if self.is_front {
+            // What begins before the first byte ends there (RFC 9293 §3.10.7.4), and brings an answer as any that is old.
+            let before = if (offset as i32) < 1 { 1u32.wrapping_sub(offset) as usize } else { 0 };
+            payload = &payload[before.min(payload.len())..];
+            if (end as i32) <= 0 || end < self.server.expects() {
+                self.server_sends(false, None);
+            }
+            offset = offset.wrapping_add((seen.payload.len() - payload.len()) as u32);
+        }
         // RFC 2883 §4.1
         let duplicate = (end <= self.server.expects() && end > offset).then_some((offset, end));
-        self.server.receive(offset, &seen.payload);
-        if !seen.payload.is_empty() {
+        self.server.receive(offset, payload);
+        if !payload.is_empty() {
             self.server_sends(false, duplicate);
         }
     }
 
     fn run(&mut self) {
-        let expected = [&self.header[..], &self.client.to_send].concat();
+        let of_front = if self.is_front { front_header().len() } else { 0 };
+        let expected = [&self.header[..], &self.client.to_send[of_front..]].concat();
         for round in 0.. {
             assert!(
                 round < 3000,
@@ -250,22 +270,54 @@ fn read(port: fullnat::id::PortId, packet: &[u8]) -> Seen {
     Seen::read(port, &frame, false).expect("an IP packet")
 }
 
+/// What a front says ahead of its client's bytes: an odd number of bytes.
+fn front_header() -> Vec<u8> {
+    let (client, vip) = named(false);
+    let header = header(V1, client, vip, 1);
+    assert_eq!(header.len() % 2, 1);
+    header
+}
+
+/// A connection of a front's with a service that trusts it, and tells its real server as `more` says.
+fn front_connection(families: Families, more: &str, seed: u64, bytes: (usize, usize), is_bad: bool) {
+    let (client, vip) = named(false);
+    let told = if more.is_empty() { Vec::new() } else { header(more, client, vip, 1) };
+    connect(families, &trusting(more), seed, bytes, is_bad, (front_header(), told));
+}
+
 fn connection(families: Families, more: &str, seed: u64, bytes: (usize, usize), is_bad: bool) {
+    let told = header(more, (families.client(), 5000 + seed as u16), families.vip_end(), 1);
+    connect(families, more, seed, bytes, is_bad, (Vec::new(), told));
+}
+
+fn connect(
+    families: Families,
+    more: &str,
+    seed: u64,
+    bytes: (usize, usize),
+    is_bad: bool,
+    (of_front, told): (Vec<u8>, Vec<u8>),
+) {
     let mut rig = Rig::new(&families.config(2, "tcp", more));
     let mut numbers = Numbers(seed);
     let (client, vip) = ((families.client(), 5000 + seed as u16), (families.vip(), 80));
     let flow = Conversation::begin_with(&mut rig, client, vip, numbers.next(), &[]);
     let flow = Conversation { server_isn: numbers.next(), ..flow };
-    let text = |len: usize, from: u32| (0..len as u32).map(|at| (at.wrapping_mul(from) >> 3) as u8).collect();
+    let text = |len: usize, from: u32| -> Vec<u8> {
+        (0..len as u32).map(|at| (at.wrapping_mul(from) >> 3) as u8).collect()
+    };
+    let to_send = [&of_front[..], &text(bytes.0, 0x9e37)].concat();
+    let sent = to_send.len() as u32;
     let mut connection = Connection {
         rig,
         flow,
-        client: Side::new(text(bytes.0, 0x9e37)),
+        client: Side::new(to_send),
         server: Side::new(text(bytes.1, 0x85eb)),
         to_client: Link::default(),
         to_server: Link::default(),
         is_bad,
-        header: header(more, client, vip, 1),
+        header: told,
+        is_front: !of_front.is_empty(),
         numbers,
     };
     // The SYN that made the session has arrived; its answer may be lost, too, and is repeated until heard.
@@ -283,7 +335,7 @@ fn connection(families: Families, more: &str, seed: u64, bytes: (usize, usize), 
     // The real server has heard all; what is left of it is the express lane's.
     connection.rig.pass(70);
     connection.rig.mark();
-    connection.through(WAN, &connection.flow.inbound(ACK, 1 + bytes.0 as u32, 1 + bytes.1 as u32).packet());
+    connection.through(WAN, &connection.flow.inbound(ACK, 1 + sent, 1 + bytes.1 as u32).packet());
     connection.rig.moved(&[("received", 1), ("transmitted", 1)]);
     connection.rig.finish();
 }
@@ -296,6 +348,19 @@ fn every_byte_arrives_once_behind_the_header_over_links_that_lose() {
             for seed in 2..40 {
                 let bytes = [(5000, 5000), (1, 3000), (3000, 0), (0, 3000)][seed as usize % 4];
                 connection(families, more, seed, bytes, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn conformance_i21_every_byte_behind_a_fronts_header_arrives_once_over_links_that_lose() {
+    for families in Families::ALL {
+        for more in ["", V1, V2] {
+            front_connection(families, more, 1, (3000, 3000), false);
+            for seed in 2..40 {
+                let bytes = [(5000, 5000), (1, 3000), (3000, 0), (0, 3000)][seed as usize % 4];
+                front_connection(families, more, seed, bytes, true);
             }
         }
     }

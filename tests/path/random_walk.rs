@@ -3,7 +3,9 @@
 
 use fullnat::wire::Protocol;
 
+use crate::front::{named, trusting};
 use crate::pools::small_pool;
+use crate::proxy::header;
 use crate::rig::conversation::Conversation;
 use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment, icmp, udp};
 use crate::rig::seen::Seen;
@@ -47,6 +49,8 @@ impl Walk {
             config("on_remove = \"reset\"\n[service.timeouts]\ntcp_established_secs = 40", 1),
             config(crate::proxy::V1, 1),
             config(crate::proxy::V2, 1),
+            config(&trusting(toa), 1),
+            config(&trusting(crate::proxy::V1), 1),
             without_second,
             without_service,
         ];
@@ -97,6 +101,10 @@ impl Walk {
         let stray = self.numbers.next();
         let payload = vec![stray as u8; [0, 0, 1, 100, 1300][self.numbers.below(5) as usize]];
         let flow = self.clients[at].flow;
+        // What a front would say first, whether it is asked for or not.
+        let begins = by_client && self.clients[at].sent[0] == 1 && self.numbers.below(2) == 0;
+        let (named, dialled) = named(stray & 1 == 0);
+        let payload = if begins { header(crate::proxy::V1, named, dialled, 1) } else { payload };
         if self.rig.find(flow.client, flow.vip, Protocol::Tcp).is_none() && self.numbers.below(4) == 0 {
             self.clients.remove(at);
             return;

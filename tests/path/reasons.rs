@@ -203,6 +203,14 @@ fn cause(reason: &str) -> Option<Rig> {
             rig.client(&flow.inbound(ACK, 1, 1).payload(b"PROXY").packet());
             rig
         }
+        "proxy_header_awaited" | "proxy_header_malformed" => {
+            let mut rig = Rig::new(&V4.config(2, "tcp", &crate::front::trusting("")));
+            let flow = Conversation::begin(&mut rig, V4, 1);
+            rig.server(&flow.outbound(SYN | ACK, 0, 1).packet());
+            rig.client(&flow.inbound(ACK, 1, 1).packet());
+            rig.client(&flow.inbound(ACK, 1, 1).payload(b"GET").packet());
+            rig
+        }
         "icmp_malformed" => packet(tcp(), &icmp(V4.client(), V4.vip(), 3, 3, 0, b"")),
         "icmp_checksum" => frame(tcp(), &icmp(V4.client(), V4.vip(), 8, 0, 1, b"x"), |frame| frame[36] ^= 1),
         "icmp_unhandled" => packet(tcp(), &icmp(V4.client(), V4.vip(), 13, 0, 1, b"x")),

@@ -270,7 +270,7 @@ fn sessions_table(sessions: &[view::Session]) -> String {
         sheet.row([
             number(session.worker),
             text(&session.protocol),
-            text(&session.client),
+            text(client(session)),
             text(&session.virtual_address),
             text(&session.local),
             text(&session.real_server),
@@ -282,6 +282,14 @@ fn sessions_table(sessions: &[view::Session]) -> String {
         ]);
     }
     sheet.print()
+}
+
+/// The client by the word of the front that its packets come from, if there is one.
+fn client(session: &view::Session) -> String {
+    match &session.named_client {
+        Some(named) => format!("{named} via {}", session.client),
+        None => session.client.clone(),
+    }
 }
 
 /// `neighbours`

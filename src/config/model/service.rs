@@ -53,6 +53,10 @@ pub struct Service {
     /// How the real servers learn the client's address.
     #[serde(default)]
     pub client_address: ClientAddress,
+    /// The fronts (another gateway, HAProxy, nginx) that say by PROXY protocol whose connection it is: addresses and
+    /// prefixes. What comes from there without a header is refused; a header from anywhere else is the client's data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol_from: Vec<String>,
     /// What becomes of the sessions of a real server that is removed.
     #[serde(default)]
     pub on_remove: OnRemove,

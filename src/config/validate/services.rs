@@ -7,7 +7,7 @@ use super::super::mistake::Findings;
 use super::super::model::{self, SchedulerFlag};
 use super::super::{limits, text};
 use super::{at_most, known, unique_name};
-use crate::service::route::RouteTable;
+use crate::service::route::{Prefix, RouteTable};
 use crate::service::scheduler::{Algorithm, HashFlags};
 use crate::service::snapshot::{
     ClientAddress, Listener, NoRoom, OnRemove, ProxySettings, ToaSettings, UoaSettings,
@@ -104,6 +104,7 @@ fn draft(
     if matches!(client_address, ClientAddress::Uoa(_)) {
         uoa_is_for_ipv4(path, &written.real_servers, found);
     }
+    let proxy_protocol_from = fronts(path, written, &listen, found);
     let timeouts = timeouts(&format!("{path}.timeouts"), &written.timeouts, *global, found);
     let real_servers = real_servers(path, &written.real_servers, found);
     let pool = pools.written.iter().position(|pool| pool.name == written.local_pool);
@@ -127,6 +128,7 @@ fn draft(
         // Without one there is a mistake, and nobody will look it up.
         pool: pool.unwrap_or(usize::MAX),
         client_address,
+        proxy_protocol_from,
         timeouts,
         on_remove: match written.on_remove {
             model::OnRemove::Drain => OnRemove::Drain,
@@ -229,6 +231,31 @@ fn client_address(path: &str, written: &model::Service, found: &mut Findings) ->
             ClientAddress::Proxy(ProxySettings { version: Version::V2, each_datagram })
         }
     }
+}
+
+/// Who is believed when it says whose connection it is.
+fn fronts(path: &str, written: &model::Service, listen: &[Listener], found: &mut Findings) -> Vec<Prefix> {
+    let path = format!("{path}.proxy_protocol_from");
+    at_most(&path, written.proxy_protocol_from.len(), limits::FRONTS, "fronts", found);
+    let mut fronts: Vec<(Prefix, &str)> = Vec::new();
+    for (index, text) in written.proxy_protocol_from.iter().enumerate().take(limits::FRONTS) {
+        let path = format!("{path}[{index}]");
+        let Some(front) = found.take(&path, text::hosts(text)) else { continue };
+        let v4 = front.address.is_v4();
+        if front.len == 0 {
+            let problem = format!("{text:?} is everybody: each client could say that it is another");
+            found.mistake(&path, problem, "write the addresses that the front connects from");
+        } else if !listen.is_empty() && listen.iter().all(|listener| listener.address.is_v4() != v4) {
+            let problem = format!("nobody in {text:?} can reach an address of the other family");
+            found.warning(&path, problem, "write a front of the family that the service listens in");
+        } else if let Some((_, wider)) =
+            fronts.iter().find(|(wider, _)| wider.len <= front.len && wider.covers(&front.address))
+        {
+            found.warning(&path, format!("{text:?} lies within {wider:?}"), "write one of the two");
+        }
+        fronts.push((front, text));
+    }
+    fronts.into_iter().map(|(front, _)| front).collect()
 }
 
 fn toa(path: &str, written: &model::Service, found: &mut Findings) -> ToaSettings {

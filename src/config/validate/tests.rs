@@ -198,6 +198,31 @@ const SERVICES: &[Case] = &[
     ),
     ("protocol = \"udp\"", "protocol = \"udp\"\nproxy = {}", "service[1].proxy", "remove the table"),
     (
+        "\"toa\"",
+        "\"toa\"\nproxy_protocol_from = [\"10.2.0.97/28\"]",
+        "service[0].proxy_protocol_from[0]",
+        "write \"10.2.0.96/28\"",
+    ),
+    (
+        "\"toa\"",
+        "\"toa\"\nproxy_protocol_from = [\"10.2.0.96/28\", \"haproxy\"]",
+        "service[0].proxy_protocol_from[1]",
+        "write one such as",
+    ),
+    (
+        "\"toa\"",
+        "\"toa\"\nproxy_protocol_from = [\"0.0.0.0/0\"]",
+        "service[0].proxy_protocol_from[0]",
+        "that the front connects from",
+    ),
+    (
+        "\"toa\"",
+        "\"toa\"\nproxy_protocol_from = \"10.1.0.5\"",
+        "service[0].proxy_protocol_from",
+        "a sequence",
+    ),
+    ("\"toa\"", "\"toa\"\nproxy_from = [\"10.1.0.5\"]", "service[0].proxy_from", "`proxy_protocol_from`"),
+    (
         "protocol = \"udp\"",
         "protocol = \"udp\"\nclient_address = \"proxy-v2\"\nproxy = { each = true }",
         "service[1].proxy.each",
@@ -333,6 +358,21 @@ fn the_good_document_is_accepted_and_filled_in() {
     assert!(config.uses_ipv6());
 }
 
+/// Fronts are addresses or prefixes, and are compared with a session's source.
+#[test]
+fn fronts_are_prefixes_of_one_family() {
+    let written = "\"toa\"\nproxy_protocol_from = [\"10.1.0.0/28\", \"10.1.0.77\"]";
+    let config = parse(&write_into_good("\"toa\"", written)).unwrap();
+    let fronts = &config.services[0].proxy_protocol_from;
+    let is_front = |text: &str| {
+        let address = text.parse::<std::net::IpAddr>().unwrap().into();
+        fronts.iter().any(|front| front.covers(&address))
+    };
+    let asked = ["10.1.0.1", "10.1.0.15", "10.1.0.77", "10.1.0.16", "10.1.0.76", "2001:db8::1", "::a01:1"];
+    assert_eq!(asked.map(is_front), [true, true, true, false, false, false, false]);
+    assert_eq!(parse(&to_toml(&config.document).unwrap()).unwrap(), config);
+}
+
 #[test]
 fn services_inherit_the_global_time_outs() {
     let text =
@@ -364,5 +404,13 @@ fn what_is_odd_but_possible_is_a_warning() {
     assert_eq!(
         warned("\n[[service.real_server]]\naddress = \"10.2.0.53:53\"", ""),
         ["service[1].real_server"]
+    );
+    let fronts = |written: &str| warned("\"toa\"", &format!("\"toa\"\nproxy_protocol_from = [{written}]"));
+    assert!(fronts("\"10.1.0.0/28\", \"10.1.0.77\"").is_empty());
+    assert_eq!(fronts("\"10.1.0.0/28\", \"10.1.0.7\""), ["service[0].proxy_protocol_from[1]"]);
+    assert!(fronts("\"2001:db8::7\"").is_empty());
+    assert_eq!(
+        warned("protocol = \"udp\"", "protocol = \"udp\"\nproxy_protocol_from = [\"2001:db8::7\"]"),
+        ["service[1].proxy_protocol_from[0]"]
     );
 }

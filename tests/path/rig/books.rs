@@ -48,6 +48,7 @@ impl Rig {
                 ("proxy_sent", counters.proxy_sent),
                 ("proxy_sent_again", counters.proxy_sent_again),
                 ("proxy_no_buffer", counters.proxy_no_buffer),
+                ("proxy_taken", counters.proxy_taken),
                 ("refusals_limited", counters.refusals_limited),
             ] {
                 add(name, count);

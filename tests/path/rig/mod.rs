@@ -141,6 +141,11 @@ impl Families {
         ip(if self.client_v6 { "2001:db8:1::100" } else { "10.1.0.100" })
     }
 
+    /// Where the service of [`Families::config`] listens.
+    pub fn vip_end(self) -> frame::End {
+        (self.vip(), 80)
+    }
+
     pub fn rip(self) -> IpAddr {
         ip(if self.server_v6 { "2001:db8:2::11" } else { "10.2.0.11" })
     }
