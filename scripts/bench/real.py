@@ -28,6 +28,9 @@ CIP, WAN, VIP = "10.1.0.1", "10.1.0.254", "10.1.0.100"
 LAN, RIP = "10.2.0.254", "10.2.0.11"
 # One subnet from end to end, for the middles that do no NAT, and the pair without a middle.
 BRIDGED, DIRECT = "10.9.0.11", "10.8.0.11"
+# Where nginx expects a PROXY protocol header, which fullnatd sends there.
+PROXIED_PORT = 8081
+LISTEN = f"listen {HTTP_PORT} backlog=4096; listen {PROXIED_PORT} backlog=4096 proxy_protocol;"
 TRAFFIC = ("connections", "keep-alive", "bulk")
 UNITS = {"connections": "requests/s", "keep-alive": "requests/s", "bulk": "Gbit/s"}
 # The default rings are shorter than the bursts of a bulk transfer, which costs thousands of retransmissions.
@@ -60,7 +63,7 @@ class Lab:
         self.client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
         self.client.sysctl("net.ipv4.tcp_tw_reuse", 1)
         with pinned(self.ends):
-            start_nginx(self.server, "server", self.directory / "nginx", inside=inside)
+            start_nginx(self.server, "server", self.directory / "nginx", listen=LISTEN, inside=inside)
             start_iperf(self.server)
 
     def _space(self, role):
@@ -103,11 +106,12 @@ def fullnatd(lab, driver, client_address="none"):
     ports = "".join(
         f'[[port]]\nname = "{name}"\ndevice = "{devices.format(n=n, iface=iface)}"\naddresses = ["{address}/24"]\n'
         for n, (name, iface, address) in enumerate((("wan", "gw-wan", WAN), ("lan", "gw-lan", LAN))))
-    listens = [("tcp", HTTP_PORT), ("tcp", IPERF_PORT), *([("udp", lab.udp_port)] if lab.udp_port else [])]
+    listens = [("tcp", HTTP_PORT, client_address), ("tcp", IPERF_PORT, client_address), ("tcp", PROXIED_PORT, "proxy-v2"),
+               *([("udp", lab.udp_port, "none")] if lab.udp_port else [])]
     services = "".join(
         f'[[service]]\nname = "s{port}"\nlisten = "{VIP}:{port}"\nprotocol = "{protocol}"\nscheduler = "rr"\n'
-        f'local_pool = "pool"\nclient_address = "{client_address if protocol == "tcp" else "none"}"\n[[service.real_server]]\naddress = "{RIP}:{port}"\n'
-        for protocol, port in listens)
+        f'local_pool = "pool"\nclient_address = "{named}"\n[[service.real_server]]\naddress = "{RIP}:{port}"\n'
+        for protocol, port, named in listens)
     config = lab.directory / f"{driver}.toml"
     socket = lab.directory / f"{driver}.sock"
     # Control beside the endpoints, where it sleeps; the worker has the middle's core to itself.
@@ -233,19 +237,19 @@ GOALS = {"testpmd io": 0.95, "HAProxy": 1.2, "nginx stream": 1.2}
 
 # --- what is measured ---
 
-def measure(lab, address, traffic, seconds):
-    """{value, p50_ms, p99_ms, retransmissions}"""
+def measure(lab, address, traffic, seconds, port=HTTP_PORT):
+    """{value, p50_ms, p99_ms, retransmissions}; `port`: where requests go"""
     before = lab.client.counters("TcpRetransSegs")["TcpRetransSegs"] + lab.server.counters("TcpRetransSegs")["TcpRetransSegs"]
-    found = _iperf(lab, address, seconds) if traffic == "bulk" else _wrk(lab, address, traffic, seconds)
+    found = _iperf(lab, address, seconds) if traffic == "bulk" else _wrk(lab, address, traffic, seconds, port)
     after = lab.client.counters("TcpRetransSegs")["TcpRetransSegs"] + lab.server.counters("TcpRetransSegs")["TcpRetransSegs"]
     return {**found, "retransmissions": after - before}
 
 
-def _wrk(lab, address, traffic, seconds):
+def _wrk(lab, address, traffic, seconds, port):
     header = ["-H", "Connection: close"] if traffic == "connections" else []
     with pinned(lab.ends):
         done = lab.client.run("wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", *header,
-                              f"http://{address}:{HTTP_PORT}/", timeout=seconds + 20)
+                              f"http://{address}:{port}/", timeout=seconds + 20)
     text = done.stdout
     quantile = {share: _milliseconds(text, share) for share in ("50", "99")}
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)

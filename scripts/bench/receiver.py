@@ -1,8 +1,9 @@
-"""`receiver`: what `fullnat-toa` costs a real server. A connection for every request, which is the worst case for it.
+"""`receiver`: what it costs that a real server sees the client. A connection for every request, which is the worst case.
 
-The lab is that of `real`, fullnatd sends TOA, nginx runs in a cgroup made for this. wrk with the receiver attached and
-without, in turn, on the core that nginx has too; and apart from that, since measuring takes time as well, what the kernel
-says of the programs' time: of connections through the gateway, which carry the option, and of others, which do not.
+The lab is that of `real`, nginx runs in a cgroup made for this, wrk on the core that nginx has too. fullnatd sends TOA, and
+`fullnat-toa` is attached or not, in turn; and apart from that, since measuring takes time as well, what the kernel says
+of the programs' time: of connections through the gateway, which carry the option, and of others, which do not. Then
+fullnatd sends a PROXY protocol header to one port of nginx and names nobody to the other, in turn.
 """
 
 import statistics
@@ -31,6 +32,8 @@ def run(context):
             yield _programs(lab, receiver, real.DIRECT, "none", seconds)
             receiver.detach()
             yield _requests(lab, receiver, address, seconds, rounds)
+        with real.fullnatd(lab, "af_packet") as address:
+            yield _headers(lab, address, seconds, rounds)
     finally:
         if lab is not None:
             lab.close()
@@ -39,26 +42,43 @@ def run(context):
 
 def _requests(lab, receiver, address, seconds, rounds):
     """Requests a second with the receiver and without."""
+    def measure(kind):
+        if kind == "without":
+            return real.measure(lab, address, "connections", seconds)
+        receiver.attach("--trust", TRUST)
+        done = real.measure(lab, address, "connections", seconds)
+        counts = receiver.counts()
+        receiver.detach()
+        if not counts["options"] == counts["sessions"] > 0:
+            raise RuntimeError(f"not every connection had the option: {counts}")
+        return done
+
+    return _compared("the receiver", measure, rounds, {"option": "taken"}, (">=", 0.95, "ratio"))
+
+
+def _headers(lab, address, seconds, rounds):
+    """Requests a second where nginx is told the client by PROXY protocol and where it is not told."""
+    ports = {"with": real.PROXIED_PORT, "without": real.HTTP_PORT}
+    return _compared("a PROXY protocol header",
+                     lambda kind: real.measure(lab, address, "connections", seconds, ports[kind]), rounds,
+                     {"header": "proxy-v2"}, None)
+
+
+def _compared(what, measure, rounds, params, goal):
+    """The result of measuring "with" and "without", in turn."""
     found = {"with": [], "without": []}
     for turn in range(rounds):
         # Who comes first changes, or what drifts would be taken for a difference.
         for kind in sorted(found, reverse=turn % 2 == 0):
-            say(f"receiver: {kind} it, round {turn + 1} of {rounds}")
-            if kind == "with":
-                receiver.attach("--trust", TRUST)
-            done = real.measure(lab, address, "connections", seconds)
-            if kind == "with":
-                counts = receiver.counts()
-                receiver.detach()
-                if not counts["options"] == counts["sessions"] > 0:
-                    raise RuntimeError(f"not every connection had the option: {counts}")
+            say(f"receiver: {kind} {what}, round {turn + 1} of {rounds}")
+            done = measure(kind)
             if done["errors"]:
-                raise RuntimeError(f"{done['errors']} connections failed {kind} the receiver")
+                raise RuntimeError(f"{done['errors']} connections failed {kind} {what}")
             found[kind].append(done["value"])
     ours, theirs = found["with"], found["without"]
-    return result("receiver", {"traffic": "connections", "option": "taken"}, statistics.median(ours), "requests/s",
-                  "without the receiver", statistics.median(theirs), paired(ours, theirs),
-                  {**summary(ours, True), "reference": summary(theirs, True)}, (">=", 0.95, "ratio"))
+    return result("receiver", {"traffic": "connections", **params}, statistics.median(ours), "requests/s",
+                  f"without {what}", statistics.median(theirs), paired(ours, theirs),
+                  {**summary(ours, True), "reference": summary(theirs, True)}, goal)
 
 
 def _programs(lab, receiver, address, option, seconds):

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 /// Makes the servers of this machine see the client behind a FULLNAT gateway.
 #[derive(Parser)]
-#[command(name = "fullnat-toa", version, about, max_term_width = 110)]
+#[command(name = "fullnat-toa", version, max_term_width = 110)]
 struct Arguments {
     /// where links and maps are pinned: a directory on a bpf file system
     #[arg(long, global = true, default_value = PIN_DEFAULT, value_name = "PATH")]

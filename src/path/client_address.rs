@@ -19,11 +19,13 @@ pub fn may_be_forged(segment: &[u8]) -> bool {
     !options.is_empty() && !tcp_option::is_only_timestamps(options)
 }
 
-/// The option kinds that receivers take for TOA, and those that the service sends.
-pub fn kinds(settings: Option<&ToaSettings>) -> [u8; 4] {
+/// The option kinds that receivers take for TOA, and those that the service sends. Of one that sends none all others pass
+/// as what nobody here knows.
+pub fn kinds(settings: Option<&ToaSettings>) -> [u8; 5] {
     let [alternate, default] = toa::KINDS;
-    let (v4, v6) = settings.map_or((default, default), |settings| (settings.kind_v4, settings.kind_v6));
-    [alternate, default, v4, v6]
+    let (ca, v4, v6) = settings
+        .map_or((default, default, default), |settings| (toa::KIND_CA, settings.kind_v4, settings.kind_v6));
+    [alternate, default, ca, v4, v6]
 }
 
 /// Overwrites with NOPs whatever TOA the client put in. Returns what that contributes to the TCP checksum.

@@ -1,7 +1,7 @@
 //! The real server's side of TOA: eBPF programs that make unmodified servers see the client, and their loader.
 //!
-//! `ffi/toa.bpf.c` and, for UDP by request, `ffi/uoa.bpf.c` are what runs in the kernel; here it is loaded, attached to a cgroup and asked what it did. Nothing of
-//! the gateway is used: `fullnat-toa` runs on real servers, without DPDK.
+//! `ffi/toa.bpf.c` and, for UDP by request, `ffi/uoa.bpf.c` are what runs in the kernel; here it is loaded, attached to a
+//! cgroup and asked what it did. Nothing of the gateway is used: `fullnat-toa` runs on real servers, without DPDK.
 //!
 //! ```text
 //! bpffs, /sys/fs/bpf/fullnat-toa           what keeps it alive when the loader has ended

@@ -4,7 +4,6 @@ import collections
 import concurrent.futures
 import contextlib
 import http.client
-import ipaddress
 import json
 import socket
 import struct
@@ -18,11 +17,11 @@ from rig import mptcp
 from rig import receiver as receivers
 from rig.frames import TCP
 from rig.gateway import service
+from rig.inside import end, or_skipped, receiver_with
 from rig.known_servers import KNOWN, known_servers
 from rig.lab import LIPS, LIPS6, RAW_SERVER, RAW_SERVER6, RAW_SERVER_MAC, RIPS, RIPS6, VIP, VIP6
 from rig.netns import wait_until
 from rig.raw_host import RawHost
-from rig.receiver import Receiver, Unavailable
 from rig.servers import start_nginx, start_who
 from rig.wire import Wire
 
@@ -85,26 +84,16 @@ WAYS = {
 @pytest.fixture(scope="module")
 def inside(whole_lab):
     """A receiver that is not attached, and in its cgroup the servers of rs1 and rs2."""
-    receivers.remove_leftovers()
-    started = []
-    try:
-        receiver = Receiver()
-    except Unavailable as missing:
-        pytest.skip(f"no receiver here: {missing}")
-    try:
+    def servers(receiver):
         for name in ("rs1", "rs2"):
             namespace = whole_lab.servers[name]
-            started.append((namespace, start_nginx(namespace, name, whole_lab.directory / f"{name}-inside", BOTH, LISTEN,
-                                                   receiver.inside)))
+            yield namespace, start_nginx(namespace, name, whole_lab.directory / f"{name}-inside", BOTH, LISTEN,
+                                         receiver.inside)
             for address, port in (("0.0.0.0", WHO), ("::", WHO_DUAL)):
-                started.append((namespace, start_who(namespace, address, port, receiver.inside)))
+                yield namespace, start_who(namespace, address, port, receiver.inside)
+
+    with receiver_with("receiver", servers) as receiver:
         yield receiver
-    finally:
-        for namespace, process in started:
-            process.kill()
-            process.wait()
-            namespace.processes.remove(process)
-        receiver.close()
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +106,8 @@ def known(inside, whole_lab):
 @pytest.fixture
 def receiver(inside):
     """The receiver, attached with the gateway's local addresses trusted; away again after the test."""
-    try:
+    with or_skipped():
         inside.attach("--trust", ",".join([*LIPS, *LIPS6]))
-    except Unavailable as missing:
-        pytest.skip(f"no receiver here: {missing}")
     yield inside
     inside.run("detach", check=False)
 
@@ -128,14 +115,6 @@ def receiver(inside):
 @pytest.fixture
 def gateway(start, workers):
     return start(gateways.config(workers, services()))
-
-
-def end(address, port):
-    """One end, IPv4 in its own form however a socket shows it."""
-    if isinstance(address, bytes):
-        address = address.decode()
-    address = ipaddress.ip_address(address)
-    return str(getattr(address, "ipv4_mapped", None) or address), int(port)
 
 
 def seen_by_nginx(lab, vip, port):
@@ -202,6 +181,8 @@ def test_an_ipv6_client_of_an_ipv4_socket_is_told_by_getsockopt(gateway, lab, re
         receiver.attach("--nat64")
         assert "getsockopt" in receiver.status()["programs"]
         assert ask()["looked_up"] == me
+        with kept(lab, VIP, WHO) as (other, ask_of_ipv4):
+            assert ask_of_ipv4() == {"accepted": other, "peer": other, "looked_up": None}
         assert receiver.counts()["looked_up"] == 1
         receiver.attach()
         assert "getsockopt" not in receiver.status()["programs"]
@@ -260,11 +241,11 @@ def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver, family):
             lab.servers["rs2"], "eth0", RAW_SERVER_MAC, [RAW_SERVER, RAW_SERVER6]) as stranger:
         mac = stranger.resolve(server)
 
-        def ask(cport):
+        def ask(cport, options=option):
             frame = stranger.ether(mac) / wire.ip(src=own, dst=server)
 
             def send(payload=b"", **tcp):
-                stranger.send(frame / TCP(sport=cport, dport=BOTH, window=65535, options=option, **tcp) / payload)
+                stranger.send(frame / TCP(sport=cport, dport=BOTH, window=65535, options=options, **tcp) / payload)
 
             def answer(match):
                 return stranger.wait_for(lambda p: TCP in p and p[TCP].dport == cport and match(p))[TCP]
@@ -282,12 +263,16 @@ def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver, family):
         # Whom nobody rules out is believed: this is what --trust is for.
         receiver.attach()
         assert ask(32002) == (client, FORGED[1])
+        # Wherever it stands, behind another length too; the first of two.
+        second = 254, struct.pack("!H", 7777) + socket.inet_aton("192.0.2.77")
+        assert ask(32006, [("NOP", None), (254, b"ab"), *option, second]) == (client, FORGED[1])
         receiver.attach("--trust", f"{own},{LIPS[0]}")
         assert ask(32003) == (client, FORGED[1])
         receiver.attach("--trust", ",".join([*LIPS, *LIPS6]))
         assert ask(32004) == (own, 32004)
+        assert ask(32005, [(254, b"abcd")]) == (own, 32005), "another length names nobody"
         counts = receiver.counts()
-        assert counts["rejected_untrusted"] == 2 and counts["options"] == 2
+        assert (counts["rejected_untrusted"], counts["rejected_malformed"], counts["options"]) == (2, 1, 3)
 
 
 @ONE_WORKER
@@ -308,8 +293,8 @@ def test_a_subflow_that_joins_does_not_rename_the_client(gateway, lab, receiver)
         wait_until(lambda: receiver.counts()["options"] == 2, 5, "the second subflow")
         assert server.peer() == ["203.0.113.7", "40001"]
         # Each subflow is a line, the connection above them is none.
-        assert {c["client"] for c in receiver.connections() if split(c["local"])[1] == str(MPTCP)} == {
-            "203.0.113.7:40001", f"{FORGED[0]}:{FORGED[1]}"}
+        listed = [c["client"] for c in receiver.connections() if split(c["local"])[1] == str(MPTCP)]
+        assert sorted(listed) == [f"{FORGED[0]}:{FORGED[1]}", "203.0.113.7:40001"]
 
 
 @ONE_WORKER

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import ipaddress
 import itertools
 import json
 import re
@@ -11,13 +10,12 @@ import socket
 import pytest
 
 from rig import gateway as gateways
-from rig import receiver as receivers
 from rig.frames import IP, UDP, ip_options, uoa_of
 from rig.gateway import service
+from rig.inside import end, or_skipped, receiver_with
 from rig.lab import CIP, CIP6, LIPS, LIPS6, RAW_SERVER, RAW_SERVER6, RAW_SERVER_MAC, RIPS, RIPS6, VIP, VIP6
 from rig.netns import family_of, wait_until
 from rig.raw_host import RawHost
-from rig.receiver import Receiver, Unavailable
 from rig.servers import start_dnsmasq, start_udp
 from rig.wire import Wire
 
@@ -27,7 +25,7 @@ ECHO, DUAL, CONNECTED, CONNECTED_DUAL, DNS = 9100, 9101, 9102, 9103, 9104
 """ports of the servers inside"""
 SERVERS = [("echo", "0.0.0.0", ECHO), ("echo", "::", DUAL), ("connected", "0.0.0.0", CONNECTED),
            ("connected", "::", CONNECTED_DUAL)]
-FORGED = "192.0.2.66", 6666
+FORGED, FORGED6 = ("192.0.2.66", 6666), ("2001:db8:bad::1", 6666)
 
 # A port is used once: a session that the gateway still has from an earlier test is not told of again.
 _ports = itertools.count(10000)
@@ -56,27 +54,17 @@ def services():
 @pytest.fixture(scope="module")
 def inside(whole_lab):
     """A receiver that is not attached, and in its cgroup the servers of rs1 and rs2."""
-    receivers.remove_leftovers()
-    started = []
-    try:
-        receiver = Receiver("udp")
-    except Unavailable as missing:
-        pytest.skip(f"no receiver here: {missing}")
-    try:
+    def servers(receiver):
         receiver.names = []
         for name in ("rs1", "rs2"):
             namespace = whole_lab.servers[name]
             for mode, address, port in SERVERS:
-                started.append((namespace, start_udp(namespace, mode, address, port, receiver.inside)))
+                yield namespace, start_udp(namespace, mode, address, port, receiver.inside)
             receiver.names.append(whole_lab.directory / f"{name}-dnsmasq.log")
-            started.append((namespace, start_dnsmasq(namespace, DNS, receiver.names[-1], receiver.inside)))
+            yield namespace, start_dnsmasq(namespace, DNS, receiver.names[-1], receiver.inside)
+
+    with receiver_with("udp", servers) as receiver:
         yield receiver
-    finally:
-        for namespace, process in started:
-            process.kill()
-            process.wait()
-            namespace.processes.remove(process)
-        receiver.close()
 
 
 @pytest.fixture
@@ -88,21 +76,13 @@ def receiver(inside):
 
 
 def attach(inside, *options, trust=(*LIPS, *LIPS6)):
-    try:
+    with or_skipped():
         inside.attach("--udp", *(("--trust", ",".join(trust)) if trust else ()), *options)
-    except Unavailable as missing:
-        pytest.skip(f"no receiver here: {missing}")
 
 
 @pytest.fixture
 def gateway(start, workers):
     return start(gateways.config(workers, services()))
-
-
-def end(address, port):
-    """One end, IPv4 in its own form however a socket shows it."""
-    address = ipaddress.ip_address(address)
-    return str(getattr(address, "ipv4_mapped", None) or address), int(port)
 
 
 class Client:
@@ -202,10 +182,10 @@ def test_whom_the_servers_see_where_the_option_cannot_go(gateway, lab, receiver)
         assert client.ask()["from"][0] in LIPS, "only by --udp"
 
 
-def forged(kind):
-    """An IPv4 option that names somebody else."""
-    address = socket.inet_pton(kind, FORGED[0] if kind == socket.AF_INET else "2001:db8:bad::1")
-    return bytes([31, 4 + len(address)]) + FORGED[1].to_bytes(2, "big") + address
+def naming(address, port):
+    """An IPv4 option that names this client."""
+    packed = socket.inet_pton(family_of(address), address)
+    return bytes([31, 4 + len(packed)]) + port.to_bytes(2, "big") + packed
 
 
 @ONE_WORKER
@@ -214,10 +194,10 @@ def test_conformance_J2_a_clients_own_option_is_never_believed(gateway, lab, rec
     """Over all of a session, also where the gateway names nobody, and where nobody is distrusted."""
     attach(receiver, trust=())
     with contextlib.closing(Wire(lab)) as wire:
-        for number, kind in enumerate((socket.AF_INET, socket.AF_INET6)):
+        for number, forged in enumerate((FORGED, FORGED6)):
             cport = 31100 + number
             for _ in range(4):
-                options = ip_options(forged(kind))
+                options = ip_options(naming(*forged))
                 wire.client.send(wire.from_client(options=options) / UDP(sport=cport, dport=port) / b"who")
                 answer = wire.at_client(UDP, match=lambda p, cport=cport: p[UDP].dport == cport)
                 seen = end(*json.loads(bytes(answer[UDP].payload))["from"])
@@ -226,18 +206,26 @@ def test_conformance_J2_a_clients_own_option_is_never_believed(gateway, lab, rec
     assert counts["udp_options"] == (2 if named else 0) and counts["udp_not_sayable"] == 0
 
 
-@ONE_WORKER
-def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver):
-    """A host beside the gateway that reaches the real server itself."""
-    with RawHost(lab.servers["rs2"], "eth0", RAW_SERVER_MAC, [RAW_SERVER, RAW_SERVER6]) as stranger:
-        mac = stranger.resolve(RIPS["rs1"])
+@contextlib.contextmanager
+def stranger(lab):
+    """A host beside the gateway that reaches real servers itself: what asks one from a port, with an IPv4 option, and gives
+    whom it took for its client."""
+    with RawHost(lab.router, "eth0", RAW_SERVER_MAC, [RAW_SERVER, RAW_SERVER6]) as host:
+        macs = {name: host.resolve(RIPS[name]) for name in ("rs1", "rs2")}
 
-        def ask(sport, option=forged(socket.AF_INET)):
-            stranger.send(stranger.ether(mac) / IP(src=RAW_SERVER, dst=RIPS["rs1"], options=ip_options(option))
-                          / UDP(sport=sport, dport=ECHO) / b"who")
-            answer = stranger.wait_for(lambda p: UDP in p and p[UDP].dport == sport and p[IP].dst == RAW_SERVER)
+        def ask(sport, option=naming(*FORGED), port=ECHO, server="rs1"):
+            host.send(host.ether(macs[server])
+                      / IP(src=RAW_SERVER, dst=RIPS[server], options=ip_options(option) if option else [])
+                      / UDP(sport=sport, dport=port) / b"who")
+            answer = host.wait_for(lambda p: UDP in p and p[UDP].dport == sport and p[IP].dst == RAW_SERVER)
             return end(*json.loads(bytes(answer[UDP].payload))["from"])
 
+        yield ask
+
+
+@ONE_WORKER
+def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver):
+    with stranger(lab) as ask:
         assert ask(32001) == (RAW_SERVER, 32001)
         assert receiver.counts()["udp_rejected_untrusted"] == 1
         # Whom nobody rules out is believed, and what is answered to the client it named comes to it.
@@ -251,6 +239,27 @@ def test_an_option_from_elsewhere_is_rejected(gateway, lab, receiver):
 
 
 @ONE_WORKER
+def test_a_port_is_that_of_whom_it_was_told_of_last(gateway, lab, receiver):
+    """Local ports that go from one client to another, seen from a host in the gateway's place."""
+    attach(receiver, trust=())
+    with stranger(lab) as ask:
+        assert ask(32101) == ask(32101, None) == FORGED
+        assert ask(32101, naming(*FORGED6)) == ask(32101, None) == (RAW_SERVER, 32101), "an IPv6 client is not shown"
+        # A socket that was connected to the port before it was told of anybody.
+        assert ask(32102, None, CONNECTED) == (RAW_SERVER, 32102)
+        assert ask(32102, port=CONNECTED) == ask(32102, None, CONNECTED) == FORGED
+        # Who had the port before is not answered there any more.
+        before = RAW_SERVER, 32104
+        assert ask(32103, naming(*before)) == before
+        assert ask(32103) == FORGED
+        assert ask(32104, None) == before
+        # The same port toward another server, of which only the network namespace tells the kernel.
+        assert ask(32105) == FORGED
+        assert ask(32105, naming(*before), server="rs2") == before
+        assert ask(32105, None) == FORGED
+
+
+@ONE_WORKER
 def test_what_is_known_outlives_a_new_version_and_the_server_but_not_detaching(gateway, lab, inside):
     started = []
 
@@ -258,10 +267,7 @@ def test_what_is_known_outlives_a_new_version_and_the_server_but_not_detaching(g
         started.append(start_udp(lab.servers["rs3"], "echo", "0.0.0.0", ECHO, inside.inside))
 
     def end_last():
-        process = started.pop()
-        process.kill()
-        process.wait()
-        lab.servers["rs3"].processes.remove(process)
+        lab.servers["rs3"].end(started.pop())
 
     gateway.control.real_server("echo", "add", f"{RIPS['rs3']}:{ECHO}", weight=1)
     for name in ("rs1", "rs2"):
@@ -290,16 +296,18 @@ def test_what_is_known_outlives_a_new_version_and_the_server_but_not_detaching(g
 
 @ONE_WORKER
 def test_a_session_that_was_silent_for_too_long_is_not_believed(gateway, lab, receiver):
-    attach(receiver, "--udp-idle", "1")
+    attach(receiver, "--udp-idle", "2")
     with clients(lab, (VIP, ECHO)) as (client,):
-        for _ in range(2):
+        def session(what):
+            [found] = gateway.control.sessions(client="{}:{}".format(*client.me))
+            return found[what]
+
+        def is_shown_for(seconds):
             assert client.ask()["from"] == client.me
+            return session("age_secs") > seconds
 
-        def silent():
-            named = "{}:{}".format(*client.me)
-            return [session["idle_secs"] for session in gateway.control.sessions(client=named)] or [0]
-
-        wait_until(lambda: silent()[0] > 1.2, 10, "the session to be silent")
+        wait_until(lambda: is_shown_for(2.3), 10, "a session that was never silent for so long")
+        wait_until(lambda: session("idle_secs") > 2.3, 10, "the session to be silent")
         assert client.ask()["from"][0] in LIPS
 
 

@@ -129,6 +129,23 @@ fn conformance_j2_a_clients_toa_is_erased_from_every_segment() {
     }
 }
 
+/// A client that leaves no room for the gateway's own is not believed for that.
+#[test]
+fn conformance_j2_a_clients_toa_is_erased_where_there_is_no_room_for_another() {
+    for families in Families::ALL {
+        for kind in [200, 253, 254] {
+            let mut rig = Rig::new(&families.config(2, "tcp", TOA));
+            let flow = Conversation::open(&mut rig, families, 5000);
+            let forged = [&[kind, 8, 1, 2, 3, 4, 5, 6][..], &[1; 32]].concat();
+            let seen = one(rig.client(&flow.inbound(ACK, 1, 1).options(&forged).packet()));
+            assert_eq!(seen.options(), FULL, "kind {kind}");
+            let seen = one(rig.client(&flow.inbound(ACK, 1, 1).options(&forged[..8]).packet()));
+            assert_eq!((seen.toa(254), options(seen.options()).len()), (Some(flow.client), 1));
+            rig.finish();
+        }
+    }
+}
+
 /// A client that would rather not be known acknowledges what the real server has not sent.
 #[test]
 fn conformance_j2_an_acknowledgement_of_nothing_does_not_end_toa() {

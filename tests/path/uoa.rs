@@ -7,7 +7,7 @@ use fullnat::wire::Protocol;
 
 use crate::pools::small_pool;
 use crate::rig::frame::{
-    End, Ip, SYN, Segment, fix_ipv4, icmp, make_partial, udp, udp_with, with_ipv4_options,
+    End, Ip, SYN, Segment, fix_ipv4, icmp, make_partial, udp, udp_with, with_extension, with_ipv4_options,
 };
 use crate::rig::seen::{Seen, options};
 use crate::rig::{Families, LAN, Options, Rig, base, ip, one, service};
@@ -98,15 +98,17 @@ fn conformance_j8_nobody_is_named_unless_asked_for_nor_to_an_ipv6_real_server() 
         rig.finish();
     }
     for families in TOLD {
-        // Turned on, sessions that have begun go on without; turned off, at once.
+        // Turned on, sessions that have begun go on without; turned off, at once, and for good.
         let mut rig = Rig::new(&families.config(2, "udp", ""));
         ask(&mut rig, families);
         rig.apply(&families.config(2, "udp", UOA));
         assert_eq!(ask(&mut rig, families).uoa(), None);
         let (other, vip) = ends(families, 5001);
         assert_eq!(one(rig.client(&udp(other, vip, b"1"))).uoa(), Some(other));
-        rig.apply(&families.config(2, "udp", ""));
-        assert_eq!(one(rig.client(&udp(other, vip, b"2"))).uoa(), None);
+        for more in ["", UOA] {
+            rig.apply(&families.config(2, "udp", more));
+            assert_eq!(one(rig.client(&udp(other, vip, b"2"))).uoa(), None);
+        }
         rig.finish();
     }
 }
@@ -216,6 +218,18 @@ fn conformance_j3_without_room_among_the_options_it_goes_without() {
         ("uoa_sent", 2),
         ("uoa_no_option_room", 2),
     ]);
+    rig.finish();
+}
+
+/// What a datagram has over IPv6 and no more over IPv4.
+#[test]
+fn extension_headers_take_no_room_from_the_option() {
+    let families = TOLD[1];
+    let mut rig = Rig::new(&families.config(2, "udp", UOA));
+    let (client, vip) = ends(families, 5000);
+    let seen = one(rig.client(&with_extension(&udp(client, vip, b"ask"), 60, &[0, 0, 1, 4, 0, 0, 0, 0])));
+    assert_eq!((seen.uoa(), seen.payload.as_slice()), (Some(client), &b"ask"[..]));
+    assert_eq!(seen.ipv4_options().len(), len(families));
     rig.finish();
 }
 

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 /// Asks and changes a running FULLNAT gateway.
 #[derive(Parser)]
-#[command(name = "fullnatctl", version, about, max_term_width = 110)]
+#[command(name = "fullnatctl", version, max_term_width = 110)]
 struct Arguments {
     /// the gateway's control socket
     #[arg(long, global = true, env = "FULLNAT_SOCKET", default_value = SOCKET_DEFAULT, value_name = "PATH")]

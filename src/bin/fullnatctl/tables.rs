@@ -44,8 +44,9 @@ impl Sheet {
 
 /// `version`
 pub fn version(version: &view::Version) -> String {
+    let workers = if version.workers == 1 { "worker" } else { "workers" };
     format!(
-        "{} {}, process {}, up {}, {} workers, configuration generation {}\n",
+        "{} {}, process {}, up {}, {} {workers}, configuration generation {}\n",
         clean(&version.name),
         clean(&version.version),
         version.pid,
@@ -378,4 +379,19 @@ pub fn drops(drops: &[view::Drop], all: bool) -> String {
         ]);
     }
     sheet.print()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_is_no_plural() {
+        let of = |workers| {
+            let (name, number) = ("fullnat".into(), "0.1.0".into());
+            version(&view::Version { name, version: number, pid: 7, uptime_secs: 5, workers, generation: 1 })
+        };
+        assert!(of(1).contains(", 1 worker,"), "{}", of(1));
+        assert!(of(2).contains(", 2 workers,"), "{}", of(2));
+    }
 }

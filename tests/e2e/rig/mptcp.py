@@ -45,9 +45,7 @@ class Server:
         return self.process.stdout.readline().split()
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.namespace.processes.remove(self.process)
+        self.namespace.end(self.process)
 
 
 class Client:

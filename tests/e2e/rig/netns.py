@@ -129,6 +129,12 @@ class Namespace:
         self.processes.append(process)
         return process
 
+    def end(self, process):
+        """Ends a process that was started here, at once."""
+        process.kill()
+        process.wait()
+        self.processes.remove(process)
+
     def nft(self, text):
         self.run("nft", "-f", "-", input=text)
 
