@@ -12,7 +12,7 @@ from rig.disorder import Disorder
 from rig.gateway import service
 from rig.lab import LIPS, LIPS6, RIPS6, VIP, VIP6
 from rig.netns import family_of
-from rig.proxy_clients import NGINX_SAYS, ask_http, ask_peer
+from rig.proxy_clients import NGINX_SAYS, ask_http, ask_peer, discarded_sacks
 from rig.servers import start_haproxy, start_nginx, start_proxy_peer
 
 pytestmark = pytest.mark.daemon
@@ -104,7 +104,7 @@ def test_headers_that_are_lost_come_again_and_every_byte_arrives(gateway, lab):
     again = gateway.control.counter("proxy_sent_again")
     places = [place("peer", version, way) for version in VERSIONS for way in WAYS]
     ends = (lab.client, lab.servers["rs1"], lab.servers["rs2"])
-    discarded = [one.counters("TcpExtTCPSACKDiscard") for one in ends]
+    discarded = discarded_sacks(ends)
     shares = {"lost": 40, "late": 40}
     with Disorder(lab.switch, "br1", ("client", "wan"), **shares) as outside, \
             Disorder(lab.switch, "br0", ("uplink", "rs1", "rs2"), **shares) as within:
@@ -115,7 +115,7 @@ def test_headers_that_are_lost_come_again_and_every_byte_arrives(gateway, lab):
     assert all(mine == told for mine, told in results)
     assert all(counts.values()), counts
     assert gateway.control.counter("proxy_sent_again") > again
-    assert [one.counters("TcpExtTCPSACKDiscard") for one in ends] == discarded, "a SACK outside the window"
+    assert discarded_sacks(ends) <= discarded, "a SACK outside the window"
 
 
 @pytest.mark.parametrize("vip", [VIP, VIP6], ids=["v4", "v6"])

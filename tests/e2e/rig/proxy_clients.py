@@ -45,3 +45,10 @@ def ask_peer(lab, vip, port, size=0, timeout=5.0, meanwhile=lambda mine: None):
         assert file.read() == b""
     assert got.digest() == sent.digest()
     return mine, (end(*words[:2]), end(*words[2:]))
+
+
+def discarded_sacks(namespaces):
+    """SACK blocks that kernels took for nonsense. Those are not counted that are D-SACKs which came more often than there
+    were retransmissions ("dubious"): Linux repeats one on every segment that it cuts a burst into."""
+    counted = [one.counters("TcpExtTCPSACKDiscard", "TcpExtTCPDSACKIgnoredDubious").values() for one in namespaces]
+    return sum(discarded - dubious for discarded, dubious in counted)
