@@ -51,14 +51,16 @@ begin() {
   BEGUN_LOG=$(mktemp)
   "$@" >"$BEGUN_LOG" 2>&1 &
   BEGUN=$!
-  trap 'kill "$BEGUN" 2>/dev/null; rm -f "$BEGUN_LOG"' EXIT
+  trap 'kill "$BEGUN" 2>/dev/null || true; rm -f "$BEGUN_LOG"' EXIT
 }
 
 # finished: what was begun, once it has ended: its words and its status.
 finished() {
   local status=0
   wait "$BEGUN" || status=$?
+  trap - EXIT
   cat "$BEGUN_LOG"
+  rm -f "$BEGUN_LOG"
   return "$status"
 }
 
