@@ -28,7 +28,7 @@ use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
-use crate::session::{KeyHash, SessionTable};
+use crate::session::{Flags, KeyHash, SessionTable};
 use crate::wire::Tuple;
 
 /// Packets that travel together.
@@ -90,6 +90,9 @@ impl<P: Packet> Engine<P> {
         }
         observer.ended(Phase::Steer);
         shard.probe_all(packets.len(), flows);
+        if shard.counters.toa_sent != shard.toa_sent_before {
+            shard.prefetch_told(packets.len(), flows);
+        }
         observer.ended(Phase::Probe);
         shard.forward_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Forward);
@@ -282,6 +285,16 @@ impl<P: Packet> Shard<P> {
         for flow in &mut flows.looked_up[..count] {
             flow.candidate = self.sessions.probe(flow.hash);
             self.sessions.prefetch_entry(flow.candidate, flow.is_v6());
+        }
+    }
+
+    /// Whom TOA is sent for stands in a line that no other packet needs: asked for if the burst before carried some.
+    #[cold]
+    #[inline(never)]
+    fn prefetch_told(&mut self, count: usize, flows: &Flows) {
+        self.toa_sent_before = self.counters.toa_sent;
+        for flow in &flows.looked_up[..count] {
+            self.sessions.prefetch_cold(flow.candidate, Flags::TOA);
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Shard<P> {
     pub(super) refusals: Bucket,
     pub(super) counters: PathCounters,
     pub(super) default_timeouts: Timeouts,
+    /// [`PathCounters::toa_sent`] when the last burst began
+    pub(super) toa_sent_before: u64,
 }
 
 /// A real server as its counters know it.
@@ -130,6 +132,7 @@ impl<P: Packet> Shard<P> {
             refusals: Bucket::default(),
             counters: PathCounters::default(),
             default_timeouts: Timeouts::default(),
+            toa_sent_before: 0,
         })
     }
 

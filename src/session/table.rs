@@ -217,6 +217,15 @@ impl SessionTable {
         }
     }
 
+    /// Starts to load the cold line of a candidate with one of `flags`. Reads its hot line.
+    #[inline(always)]
+    pub fn prefetch_cold(&self, candidate: Candidate, flags: u16) {
+        let session = candidate.0.session().0 as usize;
+        if self.hot.get(session).is_some_and(|hot| hot.flags.has(flags)) {
+            cpu::prefetch_index(&self.cold, session);
+        }
+    }
+
     /// The session and direction of a packet if it is the one that the probe found, which is established and within one
     /// family: what most are that a packet belongs to. Compares the whole key. `None` does not say that there is no session.
     #[inline(always)]
