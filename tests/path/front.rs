@@ -204,8 +204,16 @@ fn whatever_of_the_header_comes_again_is_cut_off() {
             let fin_within = flow.inbound(ACK | FIN, at(len), 1).payload(&header[..3]).packet();
             let out = rig.client(&fin_within);
             rig.only_drop(&out, "proxy_header_malformed");
+            // Before its SYN there is nothing of the front's: a stranger's guess is the real server's to judge.
+            for back in [len + 2, 1 << 20] {
+                let seen = one(rig.client(&flow.inbound(ACK | PSH, at(back), 1).payload(b"guess").packet()));
+                let seq = flow.gateway_isn.wrapping_add(at(back));
+                assert_eq!((seen.seq(), &seen.payload[..]), (seq, &b"guess"[..]));
+            }
+            // Its keepalive (RFC 1122 §4.2.3.6), before the header or behind it, is the real server's to answer.
+            let out = rig.client(&flow.inbound(ACK, at(len + 1), 1).packet());
+            is_ack_and_probe(out, &flow, toa);
             flow.reply(&mut rig, ACK, 1, 4);
-            // Its keepalive (RFC 1122 §4.2.3.6) is the real server's to answer.
             let seen = one(rig.client(&flow.inbound(ACK, 3, 1).packet()));
             assert_eq!(seen.seq(), flow.gateway_isn.wrapping_add(3));
             rig.finish();
