@@ -101,6 +101,30 @@ fn lengths_and_checksums_are_right_whether_there_is_one_or_not() {
     }
 }
 
+/// A session's first datagrams tell its client, and so do the first of the next client.
+#[test]
+fn of_another_client_as_many_datagrams_tell_as_of_a_new_session() {
+    let ((client, vip), (second, _)) = (named(false), another(false));
+    let [first_header, second_header] = [client, second].map(|client| header(V2, client, vip, 2));
+    for families in Families::ALL.into_iter().filter(|families| !families.server_v6) {
+        let more = format!("{UOA}\nuoa = {{ datagrams_max = 2 }}");
+        let mut rig = Rig::new(&families.config(1, "udp", &trusting(&more)));
+        let told = |rig: &mut Rig, header: &[u8]| {
+            [(); 3].map(|()| send(rig, families, &[header, b"question"]).uoa())
+        };
+        assert_eq!(told(&mut rig, &first_header), [Some(client), Some(client), None]);
+        assert_eq!(told(&mut rig, &second_header), [Some(second), Some(second), None]);
+        // Once the real server has answered the one, too.
+        let seen = send(&mut rig, families, &[&first_header, b"question"]);
+        assert_eq!(seen.uoa(), Some(client));
+        let (lip, rip) = seen.ends();
+        one(rig.server(&udp(rip, lip, b"answer")));
+        assert_eq!(told(&mut rig, &first_header), [None; 3]);
+        assert_eq!(told(&mut rig, &second_header), [Some(second), Some(second), None]);
+        rig.finish();
+    }
+}
+
 #[test]
 fn a_session_begins_with_a_header_or_not_at_all() {
     let (client, vip) = named(false);
