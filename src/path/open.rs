@@ -137,7 +137,7 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    pub(super) fn begin_session<I: Io<Packet = P>>(
+    fn begin_session<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         rx_port: PortId,

@@ -172,11 +172,11 @@ fn read_v1(bytes: &[u8]) -> Result<Said, ReadError> {
     let Some(end) = within.windows(LINE_END.len()).position(|window| window == LINE_END) else {
         return Err(if within.len() < V1_LEN_MAX { ReadError::Incomplete } else { ReadError::TooLong });
     };
-    let line = std::str::from_utf8(&within[V1_SIGNATURE.len()..end]).map_err(|_| ReadError::Line)?;
-    let flow = match line.split(' ').next() {
-        // "The receiver must ignore anything presented before the CRLF."
-        Some("UNKNOWN") => None,
-        _ => Some(read_line(line).ok_or(ReadError::Line)?),
+    let line = &within[V1_SIGNATURE.len()..end];
+    let flow = match line.split(|&byte| byte == b' ').next() {
+        // "The receiver must ignore anything presented before the CRLF", be it text or not.
+        Some(b"UNKNOWN") => None,
+        _ => Some(std::str::from_utf8(line).ok().and_then(read_line).ok_or(ReadError::Line)?),
     };
     Ok(Said { flow, len: end + LINE_END.len() })
 }
@@ -216,15 +216,15 @@ fn read_v2(bytes: &[u8]) -> Result<Said, ReadError> {
         V2_PROXY => false,
         _ => return Err(ReadError::Kind),
     };
+    // §2.2: of LOCAL "the receiver must ... discard the protocol block including the family".
     let (family, transport) = (kind >> 4, kind & 0xf);
-    if family > FAMILY_UNIX || transport > TRANSPORT_DATAGRAM {
+    if !is_local && (family > FAMILY_UNIX || transport > TRANSPORT_DATAGRAM) {
         return Err(ReadError::Kind);
     }
     if len > READ_LEN_MAX {
         return Err(ReadError::TooLong);
     }
     let body = bytes.get(V2_FIXED_LEN..len).ok_or(ReadError::Incomplete)?;
-    // §2.2: of LOCAL "the receiver must ... discard the protocol block including the family".
     if is_local {
         return Ok(Said { flow: None, len });
     }

@@ -103,8 +103,10 @@ fn headers_without_addresses_of_ip_leave_those_on_the_wire() {
     for (header, len) in [
         (b"PROXY UNKNOWN\r\n".to_vec(), 15),
         (b"PROXY UNKNOWN ffff::1 5 nonsense\r\n".to_vec(), 34),
+        (b"PROXY UNKNOWN \xff\xfe\r\n".to_vec(), 18),
         (with(0x20, 0x00, &[]), 16),
         (with(0x20, 0x11, &[9; 5]), 21),
+        (with(0x20, 0xff, &[9; 5]), 21),
         (with(0x21, 0x00, &[9; 5]), 21),
         (with(0x21, 0x31, &[0; 216]), 232),
         (with(0x21, 0x10, &[0; 12]), 28),

@@ -204,8 +204,16 @@ fn whatever_of_the_header_comes_again_is_cut_off() {
             let fin_within = flow.inbound(ACK | FIN, at(len), 1).payload(&header[..3]).packet();
             let out = rig.client(&fin_within);
             rig.only_drop(&out, "proxy_header_malformed");
+            // Before its SYN there is nothing of the front's: a stranger's guess is the real server's to judge.
+            for back in [len + 2, 1 << 20] {
+                let seen = one(rig.client(&flow.inbound(ACK | PSH, at(back), 1).payload(b"guess").packet()));
+                let seq = flow.gateway_isn.wrapping_add(at(back));
+                assert_eq!((seen.seq(), &seen.payload[..]), (seq, &b"guess"[..]));
+            }
+            // Its keepalive (RFC 1122 §4.2.3.6), before the header or behind it, is the real server's to answer.
+            let out = rig.client(&flow.inbound(ACK, at(len + 1), 1).packet());
+            is_ack_and_probe(out, &flow, toa);
             flow.reply(&mut rig, ACK, 1, 4);
-            // Its keepalive (RFC 1122 §4.2.3.6) is the real server's to answer.
             let seen = one(rig.client(&flow.inbound(ACK, 3, 1).packet()));
             assert_eq!(seen.seq(), flow.gateway_isn.wrapping_add(3));
             rig.finish();
@@ -490,6 +498,23 @@ fn a_header_of_our_own_names_the_client_that_the_front_named() {
     }
 }
 
+/// Whichever client is named: our own header has to fit into the real server's window, TOA into its segments.
+#[test]
+fn syn_acks_leave_room_for_the_longest_that_may_be_told() {
+    for families in Families::ALL {
+        let mss_max = 1500 - if families.server_v6 { 60 } else { 40 };
+        for (more, header, toa) in [("", 0, 0), (V1, 107, 0), (V2, 52, 0), (TOA, 0, 20)] {
+            let mut rig = Rig::new(&families.config(1, "tcp", &trusting(more)));
+            let flow = Conversation::begin(&mut rig, families, 5000);
+            let syn_ack = flow.outbound(SYN | ACK, 0, 1).options(&[2, 4, 0xff, 0xff]);
+            let seen = one(rig.server(&syn_ack.packet()));
+            let mss = u16::from_be_bytes(seen.options()[2..].try_into().unwrap());
+            assert_eq!((seen.window(), mss), (syn_ack.window - header, mss_max - toa), "{more}");
+            rig.finish();
+        }
+    }
+}
+
 #[test]
 fn a_syn_that_comes_again_has_the_number_that_it_had() {
     for (families, header, _) in all() {
@@ -563,9 +588,12 @@ fn another_configuration_is_for_new_sessions() {
         is_ack_and_probe(out, &begun, Some(client));
         let ordinary = Conversation::open(&mut rig, families, 5002);
         assert_eq!(ordinary.send(&mut rig, ACK, 1, 1).toa(254), Some((families.client(), 5002)));
-        // What is told no more ends the session's seldom way, and its numbers stay.
+        // What is told no more ends the session's seldom way, on which repetitions are cut, and its numbers stay.
         rig.apply(&families.config(1, "tcp", ""));
         assert_eq!(opened.send(&mut rig, ACK, 1, 1).toa(254), None);
+        let back = 1u32.wrapping_sub(header.len() as u32);
+        let again = one(rig.client(&opened.inbound(ACK | PSH, back, 1).payload(&header).packet()));
+        assert_eq!((again.seq(), again.payload), (opened.gateway_isn.wrapping_add(back), header.clone()));
         talk(&mut rig, &opened);
         rig.apply(&families.config(1, "tcp", &trusting(TOA)));
         assert_eq!(ordinary.send(&mut rig, ACK, 1, 1).toa(254), Some((families.client(), 5002)));

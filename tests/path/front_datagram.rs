@@ -42,8 +42,9 @@ fn headers_are_taken_off_and_the_last_client_named_is_told() {
                 let is_proxy = more == V2 || more == EACH;
                 let seen = send(&mut rig, families, &[&first_header, b"odd"]);
                 check(&seen, b"odd", client, is_proxy);
-                // Without a header it is the same client's; with the same one as well.
-                check(&send(&mut rig, families, &[b"even"]), b"even", client, more == EACH);
+                // The same client's again says nothing new.
+                let seen_again = send(&mut rig, families, &[&first_header, b"even"]);
+                check(&seen_again, b"even", client, more == EACH);
                 check(&send(&mut rig, families, &[&first_header]), b"", client, more == EACH);
                 // Another's has to be told anew.
                 check(&send(&mut rig, families, &[&second_header, b"other"]), b"other", second, is_proxy);
@@ -57,7 +58,7 @@ fn headers_are_taken_off_and_the_last_client_named_is_told() {
                     ("received", 4),
                     ("transmitted", 4),
                     ("sessions_created", 1),
-                    ("proxy_taken", 3),
+                    ("proxy_taken", 4),
                     ("proxy_sent", sent),
                     ("uoa_sent", uoa),
                 ]);
@@ -101,8 +102,48 @@ fn lengths_and_checksums_are_right_whether_there_is_one_or_not() {
     }
 }
 
+/// A session's first datagrams tell its client, and so do the first of the next client.
 #[test]
-fn a_session_begins_with_a_header_or_not_at_all() {
+fn of_another_client_as_many_datagrams_tell_as_of_a_new_session() {
+    let ((client, vip), (second, _)) = (named(false), another(false));
+    let [first_header, second_header] = [client, second].map(|client| header(V2, client, vip, 2));
+    for families in Families::ALL.into_iter().filter(|families| !families.server_v6) {
+        let more = format!("{UOA}\nuoa = {{ datagrams_max = 2 }}");
+        let mut rig = Rig::new(&families.config(1, "udp", &trusting(&more)));
+        let told = |rig: &mut Rig, header: &[u8]| {
+            [(); 3].map(|()| send(rig, families, &[header, b"question"]).uoa())
+        };
+        assert_eq!(told(&mut rig, &first_header), [Some(client), Some(client), None]);
+        assert_eq!(told(&mut rig, &second_header), [Some(second), Some(second), None]);
+        // Once the real server has answered the one, too.
+        let seen = send(&mut rig, families, &[&first_header, b"question"]);
+        assert_eq!(seen.uoa(), Some(client));
+        let (lip, rip) = seen.ends();
+        one(rig.server(&udp(rip, lip, b"answer")));
+        assert_eq!(told(&mut rig, &first_header), [None; 3]);
+        assert_eq!(told(&mut rig, &second_header), [Some(second), Some(second), None]);
+        rig.finish();
+    }
+}
+
+/// J2: what a front's client sends lies behind the front's header, and names nobody.
+#[test]
+fn conformance_j2_a_header_behind_a_fronts_header_is_payload() {
+    let ((client, vip), (other, _)) = (named(false), another(false));
+    let [good, forged] = [client, other].map(|client| header(V2, client, vip, 2));
+    for families in Families::ALL {
+        let mut rig = Rig::new(&families.config(1, "udp", &trusting(UOA)));
+        for _ in 0..2 {
+            let seen = send(&mut rig, families, &[&good, &forged, b"question"]);
+            assert_eq!(seen.payload, [&forged[..], b"question"].concat());
+            assert_eq!(seen.uoa(), (!families.server_v6).then_some(client));
+        }
+        rig.finish();
+    }
+}
+
+#[test]
+fn a_datagram_begins_with_a_header_or_goes_no_further() {
     let (client, vip) = named(false);
     let good = header(V2, client, vip, 2);
     for families in Families::ALL {
@@ -126,21 +167,20 @@ fn a_session_begins_with_a_header_or_not_at_all() {
                 ("sessions_ended", 1),
                 ("drop.proxy_header_malformed", 1),
             ]);
-            // In a session that has its client a header that is none is dropped, and the client stays.
+            // A session that has its client goes on.
             assert_eq!(send(&mut rig, families, &[&good, b"question"]).payload, b"question");
             rig.mark();
-            let out = rig.client(&udp(front, listener, &good[..20]));
+            let out = rig.client(&udp(front, listener, bytes));
             rig.only_drop(&out, "proxy_header_malformed");
-            let seen = send(&mut rig, families, &[b"question"]);
+            let seen = send(&mut rig, families, &[&good, b"question"]);
             assert_eq!(seen.uoa(), (!families.server_v6).then_some(client));
             rig.finish();
         }
     }
 }
 
-/// A datagram without a header goes to another real server as the same client's, which that one is told of.
 #[test]
-fn a_removed_real_servers_sessions_begin_anew_with_the_client_that_was_named() {
+fn a_removed_real_servers_sessions_begin_anew_with_the_client_that_is_named() {
     let (client, dialled) = named(false);
     let good = header(V2, client, dialled, 2);
     for families in Families::ALL {
@@ -151,7 +191,7 @@ fn a_removed_real_servers_sessions_begin_anew_with_the_client_that_was_named() {
             let (old, new) = if families.server_v6 { ("::11]", "::12]") } else { ("2.0.11", "2.0.12") };
             rig.apply(&config.replace(old, new));
             rig.mark();
-            let seen = send(&mut rig, families, &[b"second"]);
+            let seen = send(&mut rig, families, &[&good, b"second"]);
             assert!(seen.dst.to_string().ends_with("12"), "{seen:?}");
             let told = if more == V2 { good.clone() } else { Vec::new() };
             assert_eq!(seen.payload, [&told[..], b"second"].concat());
