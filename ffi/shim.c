@@ -64,11 +64,6 @@ uint32_t shim_lcore_id(void)
 	return rte_lcore_id();
 }
 
-uint64_t shim_cycles(void)
-{
-	return rte_rdtsc();
-}
-
 int shim_link(uint16_t port, struct shim_link *link)
 {
 	struct rte_eth_link state;

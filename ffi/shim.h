@@ -31,9 +31,6 @@ int shim_errno(void);
 /* The lcore id of this thread, UINT32_MAX without one. */
 uint32_t shim_lcore_id(void);
 
-/* rte_rdtsc: the CPU's counter. */
-uint64_t shim_cycles(void);
-
 /* The state of a port's link; its own structure because rte_eth_link is made of bit fields that moved in 24.11. */
 struct shim_link {
 	uint32_t speed_mbps; /* 0 or UINT32_MAX: unknown */

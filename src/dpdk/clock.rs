@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::time::ClockId;
 
 use crate::clock::Now;
+use crate::cpu;
 
 /// How long calibration takes.
 const CALIBRATION: Duration = Duration::from_millis(20);
@@ -34,22 +35,22 @@ impl Clock {
         Clock { start, origin, scale: ((nanos << 32) / cycles) as u64 }
     }
 
-    /// The time now; to be read once per burst.
+    /// The time now.
     #[inline(always)]
     pub fn now(&self) -> Now {
-        let cycles = cycles().wrapping_sub(self.start);
+        self.at(cpu::tsc())
+    }
+
+    /// The time at which the CPU's counter was read.
+    #[inline(always)]
+    pub fn at(&self, tsc: u64) -> Now {
+        let cycles = tsc.wrapping_sub(self.start);
         Now { nanos: self.origin + ((u128::from(cycles) * u128::from(self.scale)) >> 32) as u64 }
     }
 
     /// Cycles of the counter in one second.
     pub fn hertz(&self) -> u64 {
         ((1_000_000_000u128 << 32) / u128::from(self.scale.max(1))) as u64
-    }
-
-    /// The raw counter, for measuring what something costs.
-    #[inline(always)]
-    pub fn cycles(&self) -> u64 {
-        cycles()
     }
 }
 
@@ -59,28 +60,14 @@ fn nanos_since_boot() -> u64 {
     boot_time.map_or(0, |time| time.as_nanos() as u64)
 }
 
-#[inline(always)]
-fn cycles() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 CPU has the instruction.
-    unsafe {
-        std::arch::x86_64::_rdtsc()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    // SAFETY: reads the counter.
-    unsafe {
-        super::sys::shim_cycles()
-    }
-}
-
 /// The counter and the nanoseconds since boot at the same moment: the tightest of several tries, so that an interruption
 /// between the two reads does not count.
 fn pair() -> (u64, u64) {
     (0..8)
         .map(|_| {
-            let before = cycles();
+            let before = cpu::tsc();
             let nanos = nanos_since_boot();
-            let width = cycles().wrapping_sub(before);
+            let width = cpu::tsc().wrapping_sub(before);
             (width, before.wrapping_add(width / 2), nanos)
         })
         .min_by_key(|&(width, ..)| width)

@@ -38,8 +38,8 @@ impl TxQueue for dpdk::TxQueue {
 
 impl Clock for dpdk::Clock {
     #[inline]
-    fn now(&self) -> Now {
-        dpdk::Clock::now(self)
+    fn at(&self, tsc: u64) -> Now {
+        dpdk::Clock::at(self, tsc)
     }
 }
 

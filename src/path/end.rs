@@ -166,13 +166,12 @@ impl<P: Packet> Shard<P> {
         self.wheel.cancel(&mut self.sessions, index);
         let hot = self.sessions.hot(index);
         let (flags, state, real_server) = (hot.flags, hot.state, hot.real_server as usize);
-        let (next_hop_inbound, next_hop_outbound) = (hot.next_hop_inbound, hot.next_hop_outbound);
+        let next_hops = hot.next_hops;
         if flags.has(Flags::OFFERED) {
             let slot = self.sessions.cold(index).lease_slot;
             self.pools.withdraw(slot, index, &mut self.sessions);
         }
-        self.neighbours.release(NeighbourIndex(next_hop_inbound));
-        self.neighbours.release(NeighbourIndex(next_hop_outbound));
+        next_hops.into_iter().for_each(|next_hop| self.neighbours.release(NeighbourIndex(next_hop)));
         let counters = &mut self.real_servers[real_server];
         if is_active(state) {
             counters.active -= 1;

@@ -185,11 +185,13 @@ impl<P: Packet> Shard<P> {
         packets.iter().for_each(P::prefetch);
         let mut all_plain = true;
         for (packet, flow) in packets.iter().zip(&mut flows.looked_up) {
-            *flow = match plain::recognise(packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6)) {
-                Some((kind, hash)) => Flow { hash, plain: Some(kind), ..Flow::EMPTY },
-                None => Flow::EMPTY,
-            };
-            all_plain &= flow.plain.is_some();
+            match plain::recognise(packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6)) {
+                Some((kind, hash)) => (flow.plain, flow.hash) = (Some(kind), hash),
+                None => {
+                    flow.plain = None;
+                    all_plain = false;
+                }
+            }
         }
         if !all_plain {
             self.classify_closely(turn, lane.port, packets, flows);
@@ -307,20 +309,13 @@ impl<P: Packet> Shard<P> {
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
     ) {
-        let mut passed = 0;
-        for (packet, flow) in packets.iter_mut().zip(&mut flows.looked_up) {
-            let Some(way) = self.express(turn.snapshot, lane, packet, flow) else {
-                return self.forward_each(turn, lane, packets, flows, passed);
-            };
-            flow.way = way;
-            passed += 1;
-        }
-        let [first, others @ ..] = &flows.looked_up[..passed] else { return };
-        if others.iter().all(|flow| flow.way == first.way) {
-            self.counters.transmitted += passed as u64;
-            turn.io.transmit_all(first.way, packets);
-        } else {
-            self.forward_each(turn, lane, packets, flows, passed);
+        let (passed, ways) = self.express_all(turn.snapshot, lane, packets, &mut flows.looked_up);
+        match ways.only() {
+            Some(way) if passed == packets.len() => {
+                self.counters.transmitted += passed as u64;
+                turn.io.transmit_all(way, packets);
+            }
+            _ => self.forward_each(turn, lane, packets, flows, passed),
         }
     }
 
@@ -341,7 +336,7 @@ impl<P: Packet> Shard<P> {
             let way = match at.cmp(&passed) {
                 Ordering::Less => Some(flow.way),
                 Ordering::Equal => None,
-                Ordering::Greater => self.express_one(turn.snapshot, lane, &mut packet, flow),
+                Ordering::Greater => self.express(turn.snapshot, lane, &mut packet, flow),
             };
             match way {
                 Some(port) => self.transmit(turn, port, packet),
@@ -351,18 +346,6 @@ impl<P: Packet> Shard<P> {
                 }
             }
         }
-    }
-
-    /// [`Shard::express`] for those that come one by one.
-    #[inline(never)]
-    pub(super) fn express_one(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        packet: &mut P,
-        flow: &Flow,
-    ) -> Option<PortId> {
-        self.express(snapshot, lane, packet, flow)
     }
 
     /// What the express lane is not for.
@@ -397,7 +380,7 @@ impl<P: Packet> Shard<P> {
         let hash_and_kind = if let Some((kind, hash)) = plain {
             let candidate = self.sessions.probe(hash);
             let flow = Flow { hash, candidate, plain: Some(kind), ..Flow::EMPTY };
-            if let Some(port) = self.express_one(turn.snapshot, &lane, &mut packet, &flow) {
+            if let Some(port) = self.express(turn.snapshot, &lane, &mut packet, &flow) {
                 return self.transmit(turn, port, packet);
             }
             parsed = plain::describe(packet.head(), kind);

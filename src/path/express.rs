@@ -12,7 +12,7 @@ use super::neighbour::NeighbourIndex;
 use super::packet::Packet;
 use super::parsed::Parsed;
 use super::plain::{self, Gate, HEADERS_V4, HEADERS_V6, Kind};
-use super::rewrite::{self, Ends, Layout};
+use super::rewrite::{self, Layout};
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment};
 use super::tcp_translate;
@@ -47,7 +47,8 @@ impl Lane {
             gate: Gate::of(view, &turn.snapshot.ports),
             port,
             route_epoch: if closed { u32::MAX } else { turn.snapshot.route_epoch.into() },
-            reverse_path_filter: view.reverse_path_filter,
+            // Of one port alone everything comes by the right one.
+            reverse_path_filter: view.reverse_path_filter && turn.snapshot.ports.len() > 1,
             tick: turn.now.tick(),
         }
     }
@@ -61,9 +62,38 @@ impl Lane {
     }
 }
 
+/// The ports by which packets have left, as far as it matters.
+#[derive(Clone, Copy)]
+pub(super) struct Ways {
+    /// the bits that any of them has
+    any: u16,
+    /// the bits that all of them have
+    all: u16,
+}
+
+impl Ways {
+    const NONE: Ways = Ways { any: 0, all: u16::MAX };
+
+    #[inline(always)]
+    fn add(&mut self, port: PortId) {
+        self.any |= port.0;
+        self.all &= port.0;
+    }
+
+    fn and(self, other: Ways) -> Ways {
+        Ways { any: self.any | other.any, all: self.all & other.all }
+    }
+
+    /// The only one, if there is just one.
+    #[inline(always)]
+    pub fn only(self) -> Option<PortId> {
+        (self.any == self.all).then_some(PortId(self.any))
+    }
+}
+
 impl<P: Packet> Shard<P> {
     /// Rewrites a plain packet and says where it leaves; `None` if it is not one for this lane, with nothing changed.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn express(
         &mut self,
         snapshot: &Snapshot,
@@ -73,16 +103,80 @@ impl<P: Packet> Shard<P> {
     ) -> Option<PortId> {
         let candidate = flow.candidate;
         match flow.plain? {
-            Kind::Udp4 => self.pass::<HEADERS_V4, false>(snapshot, lane, packet, candidate),
-            Kind::Tcp4 => self.pass::<HEADERS_V4, true>(snapshot, lane, packet, candidate),
-            Kind::Udp6 => self.pass::<HEADERS_V6, false>(snapshot, lane, packet, candidate),
-            Kind::Tcp6 => self.pass::<HEADERS_V6, true>(snapshot, lane, packet, candidate),
+            Kind::Udp4 => self.pass::<HEADERS_V4, false, false>(snapshot, lane, packet, candidate),
+            Kind::Tcp4 => self.pass::<HEADERS_V4, true, true>(snapshot, lane, packet, candidate),
+            Kind::Udp6 => self.pass::<HEADERS_V6, false, false>(snapshot, lane, packet, candidate),
+            Kind::Tcp6 => self.pass::<HEADERS_V6, true, true>(snapshot, lane, packet, candidate),
         }
     }
 
-    /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP.
+    /// [`Shard::express`] for the first ones of a burst, as long as they pass; how many have passed, and by which ways.
+    ///
+    /// Most bursts are of one kind: packets of a kind are taken through together, and TCP as if no segment carried TOA until
+    /// one should.
+    #[inline]
+    pub(super) fn express_all(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        packets: &mut [P],
+        flows: &mut [Flow],
+    ) -> (usize, Ways) {
+        let (mut passed, mut ways, mut toa) = (0, Ways::NONE, false);
+        while let (packets @ [_, ..], [first, ..]) = (&mut packets[passed..], &flows[passed..]) {
+            let (Some(kind), flows) = (first.plain, &mut flows[passed..]) else { break };
+            let (run, run_ways) = match (kind, toa) {
+                (Kind::Udp4, _) => self.pass_run::<HEADERS_V4, false, false>(snapshot, lane, packets, flows),
+                (Kind::Udp6, _) => self.pass_run::<HEADERS_V6, false, false>(snapshot, lane, packets, flows),
+                (Kind::Tcp4, false) => {
+                    self.pass_run::<HEADERS_V4, true, false>(snapshot, lane, packets, flows)
+                }
+                (Kind::Tcp6, false) => {
+                    self.pass_run::<HEADERS_V6, true, false>(snapshot, lane, packets, flows)
+                }
+                (Kind::Tcp4, true) => self.pass_run::<HEADERS_V4, true, true>(snapshot, lane, packets, flows),
+                (Kind::Tcp6, true) => self.pass_run::<HEADERS_V6, true, true>(snapshot, lane, packets, flows),
+            };
+            passed += run;
+            ways = ways.and(run_ways);
+            if flows.get(run).is_none_or(|next| next.plain == Some(kind)) {
+                if toa || !kind.is_tcp() {
+                    break;
+                }
+                toa = true;
+            }
+        }
+        (passed, ways)
+    }
+
+    /// Passes packets of one kind until there comes another one or one that does not pass; how many.
+    #[inline(never)]
+    fn pass_run<const HEADERS: usize, const TCP: bool, const TOA: bool>(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        packets: &mut [P],
+        flows: &mut [Flow],
+    ) -> (usize, Ways) {
+        let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
+        let (mut passed, mut ways) = (0, Ways::NONE);
+        for (packet, flow) in packets.iter_mut().zip(flows) {
+            if flow.plain != Some(kind) {
+                break;
+            }
+            let Some(way) = self.pass::<HEADERS, TCP, TOA>(snapshot, lane, packet, flow.candidate) else {
+                break;
+            };
+            flow.way = way;
+            ways.add(way);
+            passed += 1;
+        }
+        (passed, ways)
+    }
+
+    /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP, and that may carry TOA or not.
     #[inline(always)]
-    fn pass<const HEADERS: usize, const TCP: bool>(
+    fn pass<const HEADERS: usize, const TCP: bool, const TOA: bool>(
         &mut self,
         snapshot: &Snapshot,
         lane: &Lane,
@@ -93,7 +187,7 @@ impl<P: Packet> Shard<P> {
         let l4 = HEADERS - tcp::HEADER_LEN;
         let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
 
-        let (headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
+        let (mut headers, mut options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers, protocol);
         let (index, direction) = self.sessions.confirm(&tuple, v6, candidate)?;
         let hot = self.sessions.hot(index);
@@ -108,50 +202,37 @@ impl<P: Packet> Shard<P> {
         }
 
         let ip_len = plain::ip_len(headers);
-        let (end, delta) = if TCP {
-            let (numbers, timestamps) = plain_segment(headers, options, ip_len)?;
-            let toa = toa_due(&mut self.sessions, snapshot, index, direction, &numbers);
-            let mut edited = (Parsed::L3 + ip_len, Delta::default());
-            let mut options_at = HEADERS;
-            if let Some(settings) = toa {
-                let room = lane.gate.mtu() - ip_len;
-                edited = insert_toa::<P, HEADERS>(packet, &tuple, edited.0, timestamps, room, &settings)?;
-                options_at += client_address::option_len(v6);
-                self.counters.toa_sent += 1;
+        let (mut end, mut delta) = (Parsed::L3 + ip_len, Delta::default());
+        if TCP {
+            let told = direction == Direction::Inbound && self.sessions.hot(index).flags.has(Flags::TOA);
+            if told && !TOA {
+                return None;
             }
-            let (fixed, options) = packet.head_mut().split_at_mut(options_at);
-            let fixed = fixed[l4..].first_chunk_mut().expect("a TCP header");
+            let (numbers, timestamps) = plain_segment(headers, options, ip_len)?;
+            if TOA
+                && told
+                && let Some(settings) = toa_due(&mut self.sessions, snapshot, index, &numbers)
+            {
+                let room = lane.gate.mtu() - ip_len;
+                (end, delta) = insert_toa::<P, HEADERS>(packet, &tuple, end, timestamps, room, &settings)?;
+                self.counters.toa_sent += 1;
+                (headers, options) = packet.head_mut().split_first_chunk_mut().expect("it has grown");
+                options = &mut options[client_address::option_len(v6)..];
+            }
+            let fixed = headers[l4..].first_chunk_mut().expect("a TCP header");
             let timestamps = if timestamps { options.first_chunk_mut() } else { None };
             let hot = self.sessions.hot_mut(index);
             tcp_track::advance(hot, direction, &numbers);
-            let translated = tcp_translate::translate_plain(fixed, timestamps, hot, direction);
-            (edited.0, edited.1.combine(translated))
-        } else {
-            (Parsed::L3 + ip_len, Delta::default())
-        };
+            delta = delta.combine(tcp_translate::translate_plain(fixed, timestamps, hot, direction));
+        }
 
-        let (hot, ends) = if v6 {
-            let (hot, _, wide) = self.sessions.lines_mut(index);
-            let ends = Ends::of_wide(hot, wide, direction);
-            (hot, ends)
-        } else {
-            let hot = self.sessions.hot_mut(index);
-            let ends = Ends::of_v4(hot, direction);
-            (hot, ends)
-        };
-        let delta = delta.add_delta(hot.ends_delta(direction));
+        let found = (index, direction);
+        rewrite::rewrite_plain(headers, protocol, &self.sessions, found, delta, &mut self.identification);
+        let hot = self.sessions.hot_mut(index);
+        headers[..12].copy_from_slice(next_hop.header());
         hot.stamp = lane.tick;
         hot.packets = hot.packets.wrapping_add(1);
         real_server.count(direction, ip_len);
-
-        let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
-        if v6 {
-            rewrite::readdress_ipv6(&mut headers[Parsed::L3..l4], &ends);
-        } else {
-            rewrite::readdress_ipv4(&mut headers[Parsed::L3..l4], &ends, &mut self.identification);
-        }
-        rewrite::rewrite_l4(headers, l4, protocol, &ends, delta);
-        headers[..12].copy_from_slice(next_hop.header());
         packet.truncate(end);
         Some(next_hop.port())
     }
@@ -182,18 +263,14 @@ fn plain_segment<const HEADERS: usize>(
     Some((Segment { seq: tcp::seq(header), ack: tcp::ack(header), flags: tcp::ACK, payload_len }, timestamps))
 }
 
-/// The settings by which this segment shall carry TOA; `None` if it shall not.
+/// The settings by which this segment toward a real server that is to be told shall carry TOA; `None` if it shall not.
 #[inline(always)]
 fn toa_due(
     sessions: &mut SessionTable,
     snapshot: &Snapshot,
     index: SessionIndex,
-    direction: Direction,
     segment: &Segment,
 ) -> Option<ToaSettings> {
-    if direction == Direction::Outbound || !sessions.hot(index).flags.has(Flags::TOA) {
-        return None;
-    }
     let (hot, cold, _) = sessions.lines_mut(index);
     toa_settings(snapshot, cold.service)
         .filter(|settings| client_address::is_due(hot, cold, segment, settings))

@@ -14,7 +14,7 @@ use super::neighbour::NeighbourIndex;
 use super::packet::Packet;
 use super::parsed::Parsed;
 use super::plain::{HEADERS_V4, HEADERS_V6, Kind};
-use super::rewrite::{self, Ends};
+use super::rewrite;
 use super::shard::Shard;
 use super::tcp_track::{self, Segment, Tracked};
 use super::tcp_translate;
@@ -40,7 +40,7 @@ impl<P: Packet> Shard<P> {
             Kind::Udp4 | Kind::Udp6 => {
                 let candidate = Candidate::of(index, Direction::Inbound);
                 let flow = Flow { candidate, plain: Some(kind), ..Flow::EMPTY };
-                self.express_one(snapshot, lane, packet, &flow)
+                self.express(snapshot, lane, packet, &flow)
             }
             Kind::Tcp4 => self.launch_syn::<HEADERS_V4>(snapshot, lane, packet, parsed, index),
             Kind::Tcp6 => self.launch_syn::<HEADERS_V6>(snapshot, lane, packet, parsed, index),
@@ -59,10 +59,10 @@ impl<P: Packet> Shard<P> {
     ) -> Option<PortId> {
         let v6 = HEADERS == HEADERS_V6;
         let (l4, end) = (HEADERS - tcp::HEADER_LEN, parsed.end as usize);
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let (hot, cold, _) = self.sessions.lines_mut(index);
         let sides = if v6 { Flags::WIDE } else { 0 };
         let unusual = hot.flags.0 & (Flags::WIDE | Flags::TOA | Flags::PROXY_HEADER) != sides;
-        let next_hop = self.neighbours.adjacency(NeighbourIndex(hot.next_hop_inbound));
+        let next_hop = self.neighbours.adjacency(NeighbourIndex(hot.next_hops(Direction::Inbound).0));
         if unusual || lane.is_closed() || !next_hop.is_settled() {
             return None;
         }
@@ -81,22 +81,20 @@ impl<P: Packet> Shard<P> {
             delta = delta.combine(client_address::erase_forged(header, &client_address::kinds(None)));
         }
 
-        let ends = if v6 {
-            Ends::of_wide(hot, wide, Direction::Inbound)
-        } else {
-            Ends::of_v4(hot, Direction::Inbound)
-        };
+        let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
+        let found = (index, Direction::Inbound);
+        rewrite::rewrite_plain(
+            headers,
+            Protocol::Tcp,
+            &self.sessions,
+            found,
+            delta,
+            &mut self.identification,
+        );
+        let hot = self.sessions.hot_mut(index);
+        headers[..12].copy_from_slice(next_hop.header());
         hot.packets = 1;
         self.real_servers[hot.real_server as usize].count(Direction::Inbound, parsed.ip_len());
-        let delta = delta.add_delta(hot.ends_delta(Direction::Inbound));
-        let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
-        if v6 {
-            rewrite::readdress_ipv6(&mut headers[Parsed::L3..l4], &ends);
-        } else {
-            rewrite::readdress_ipv4(&mut headers[Parsed::L3..l4], &ends, &mut self.identification);
-        }
-        rewrite::rewrite_l4(headers, l4, Protocol::Tcp, &ends, delta);
-        headers[..12].copy_from_slice(next_hop.header());
         packet.truncate(end);
         Some(next_hop.port())
     }

@@ -397,11 +397,11 @@ pub(super) fn mss_limit<P: Packet>(
     neighbours: &super::neighbour::NeighbourTable<P>,
     direction: Direction,
 ) -> u16 {
-    let port_of = |next_hop: u16| neighbours.adjacency(NeighbourIndex(next_hop)).port();
-    let (port, v6) = match direction {
-        Direction::Inbound => (port_of(hot.next_hop_outbound), hot.flags.has(Flags::CLIENT_V6)),
-        Direction::Outbound => (port_of(hot.next_hop_inbound), hot.flags.has(Flags::SERVER_V6)),
-    };
+    let port = neighbours.adjacency(NeighbourIndex(hot.next_hops(direction).1)).port();
+    let v6 = hot.flags.has(match direction {
+        Direction::Inbound => Flags::CLIENT_V6,
+        Direction::Outbound => Flags::SERVER_V6,
+    });
     let headers = tcp::HEADER_LEN + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
     let toa = match direction {
         Direction::Outbound if hot.flags.has(Flags::TOA) => client_address::option_len_max(hot, cold),

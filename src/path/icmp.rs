@@ -149,10 +149,7 @@ impl<P: Packet> Shard<P> {
     ) -> Result<(), DropReason> {
         self.ensure_route(turn, index)?;
         let hot = self.sessions.hot(index);
-        let behind = NeighbourIndex(match direction {
-            Direction::Inbound => hot.next_hop_outbound,
-            Direction::Outbound => hot.next_hop_inbound,
-        });
+        let behind = NeighbourIndex(hot.next_hops(direction).1);
         let filtered = turn.snapshot.ports[rx_port.index()].reverse_path_filter;
         if filtered && self.neighbours.adjacency(behind).port() != rx_port {
             return Err(DropReason::IpSpoofedSource);
@@ -173,10 +170,7 @@ impl<P: Packet> Shard<P> {
         let (hot, cold, wide) = self.sessions.lines_mut(index);
         let kinds = client_address::kinds(toa_settings(turn.snapshot, cold.service).as_ref());
         let ends = Ends::of(hot, wide, direction);
-        let neighbour = NeighbourIndex(match direction {
-            Direction::Inbound => hot.next_hop_inbound,
-            Direction::Outbound => hot.next_hop_outbound,
-        });
+        let neighbour = NeighbourIndex(hot.next_hops(direction).0);
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
         let growth = growth(hot, cold, direction);
         let (error, leaves_room) =

@@ -68,12 +68,10 @@ impl<P: Packet> Shard<P> {
         let routes = &turn.snapshot.routes;
         let to_server = routes.lookup(&rip).ok_or(DropReason::NoRoute)?;
         let to_client = routes.lookup(&client).ok_or(DropReason::NoRoute)?;
-        let [inbound, outbound] = self.next_hops(turn, (to_server, &rip), (to_client, &client))?;
+        let next_hops = self.next_hops(turn, (to_server, &rip), (to_client, &client))?;
         let hot = self.sessions.hot_mut(index);
-        self.neighbours.release(NeighbourIndex(hot.next_hop_inbound));
-        self.neighbours.release(NeighbourIndex(hot.next_hop_outbound));
-        hot.next_hop_inbound = inbound.0;
-        hot.next_hop_outbound = outbound.0;
+        hot.next_hops.into_iter().for_each(|next_hop| self.neighbours.release(NeighbourIndex(next_hop)));
+        hot.next_hops = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = turn.snapshot.route_epoch;
         Ok(())
     }

@@ -186,7 +186,7 @@ impl<P: Packet> Shard<P> {
             return Err(DropReason::SessionTableFull);
         };
         let (hot, cold, _) = self.sessions.lines_mut(index);
-        [hot.next_hop_inbound, hot.next_hop_outbound] = next_hops.map(|next_hop| next_hop.0);
+        hot.next_hops = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = snapshot.route_epoch;
         hot.real_server = real_server.0;
         hot.stamp = tick;

@@ -38,7 +38,7 @@ impl<P: Packet> Shard<P> {
         let ends = Ends::of(hot, wide, Direction::Inbound);
         let seq = proxy_header::expected_within(hot, cold)
             .unwrap_or_else(|| hot.next_seq_inbound.wrapping_add(hot.seq_delta));
-        let (ack, next_hop) = (hot.next_seq_outbound, NeighbourIndex(hot.next_hop_inbound));
+        let (ack, next_hop) = (hot.next_seq_outbound, NeighbourIndex(hot.next_hops(Direction::Inbound).0));
         let flags = tcp::RST | tcp::ACK;
         let reset = tcp::Segment { sport: ends.sport, dport: ends.dport, seq, ack, flags, window: 0 };
         let Some(mut packet) = turn.io.allocate() else { return false };

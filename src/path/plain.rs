@@ -16,10 +16,21 @@ pub const HEADERS_V4: usize = Parsed::L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN;
 /// The same of a plain IPv6 frame.
 pub const HEADERS_V6: usize = Parsed::L3 + ipv6::HEADER_LEN + tcp::HEADER_LEN;
 
-/// EtherType, version and header length of IPv4 without options.
-const IPV4_FRONT: u32 = (ethernet::TYPE_IPV4 as u32) << 8 | 0x45;
-/// EtherType and version of IPv6.
-const IPV6_FRONT: u32 = (ethernet::TYPE_IPV6 as u32) << 4 | 6;
+/// EtherType, version and header length of IPv4 without options, as a frame has them, and a fourth byte of its own.
+const IPV4_FRONT: (u32, u32) = front([0x08, 0x00, 0x45, 0], [0xff, 0xff, 0xff, 0]);
+/// EtherType and version of IPv6, likewise.
+const IPV6_FRONT: (u32, u32) = front([0x86, 0xdd, 0x60, 0], [0xff, 0xff, 0xf0, 0]);
+
+/// Bytes and which of their bits matter.
+const fn front(bytes: [u8; 4], mask: [u8; 4]) -> (u32, u32) {
+    (u32::from_ne_bytes(bytes), u32::from_ne_bytes(mask))
+}
+
+/// Whether the EtherType and the two bytes behind it are as asked.
+#[inline(always)]
+fn begins_as(headers: &[u8; HEADERS_V4], (bytes, mask): (u32, u32)) -> bool {
+    u32::from_ne_bytes(get_array(headers, ethernet::HEADER_LEN - 2)) & mask == bytes
+}
 
 /// What a plain frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,10 +47,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What holds TCP or UDP over IPv6 or IPv4.
+    pub const fn of(v6: bool, tcp: bool) -> Kind {
+        match (v6, tcp) {
+            (false, false) => Kind::Udp4,
+            (false, true) => Kind::Tcp4,
+            (true, false) => Kind::Udp6,
+            (true, true) => Kind::Tcp6,
+        }
+    }
+
     /// Whether it is an IPv6 packet.
     #[inline(always)]
     pub const fn is_v6(self) -> bool {
         matches!(self, Kind::Udp6 | Kind::Tcp6)
+    }
+
+    /// Whether it holds TCP.
+    #[inline(always)]
+    pub const fn is_tcp(self) -> bool {
+        matches!(self, Kind::Tcp4 | Kind::Tcp6)
     }
 
     #[inline(always)]
@@ -91,11 +118,10 @@ pub fn recognise<P: Packet, T>(
     if head.len() != packet.len() || !for_us {
         return None;
     }
-    let front = get_u32(headers, ethernet::HEADER_LEN - 2);
-    if front >> 8 == IPV4_FRONT {
+    if begins_as(headers, IPV4_FRONT) {
         let kind = recognise_ipv4(headers, head.len(), gate)?;
         Some((kind, of_flow(&tuple(headers, kind.protocol()), false)))
-    } else if front >> 12 == IPV6_FRONT {
+    } else if begins_as(headers, IPV6_FRONT) {
         let headers = head.first_chunk::<HEADERS_V6>()?;
         let kind = recognise_ipv6(headers, head.len(), gate)?;
         Some((kind, of_flow(&tuple(headers, kind.protocol()), true)))
@@ -170,7 +196,8 @@ pub fn tuple<const HEADERS: usize>(headers: &[u8; HEADERS], protocol: Protocol) 
         (Address::from_v4(get_array(headers, 26)), Address::from_v4(get_array(headers, 30)))
     };
     let l4 = HEADERS - tcp::HEADER_LEN;
-    Tuple { src, dst, sport: get_u16(headers, l4), dport: get_u16(headers, l4 + 2), protocol }
+    let ports = get_u32(headers, l4);
+    Tuple { src, dst, sport: (ports >> 16) as u16, dport: ports as u16, protocol }
 }
 
 /// Bytes of the IP packet in a plain frame, whose family is known by its headers' length.

@@ -212,7 +212,7 @@ impl<P: Packet> Shard<P> {
             options: option.as_ref().map_or(&[], |option| &option[..]),
             payload: &[],
         };
-        let next_hop = NeighbourIndex(hot.next_hop_inbound);
+        let next_hop = NeighbourIndex(hot.next_hops(Direction::Inbound).0);
         // Without a buffer the front repeats its header.
         let Some(mut buffer) = turn.io.allocate() else { return };
         if write_own_segment(&mut buffer, &ends, &own).is_none() {

@@ -407,7 +407,7 @@ impl<P: Packet> Shard<P> {
         cold.header.times_sent = cold.header.times_sent.saturating_add(1);
         cold.header.sent = turn.now.tick().0 as u16;
         let timeout = turn.now.tick().plus(doubled(TIMEOUT_TICKS, cold.header.times_sent - 1));
-        let next_hop = NeighbourIndex(hot.next_hop_inbound);
+        let next_hop = NeighbourIndex(hot.next_hops(Direction::Inbound).0);
         self.wheel.reschedule_if_sooner(&mut self.sessions, index, timeout);
         self.counters.originated += 1;
         self.counters.proxy_sent += u64::from(is_first);

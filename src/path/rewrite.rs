@@ -3,11 +3,15 @@
 //! Checksums are updated, not recomputed (RFC 1624), so that a payload damaged before the gateway is still seen to be
 //! damaged behind it. Only a frame whose sender left the checksum to its device (CHECKSUM_PARTIAL) gets a new one.
 
+use zerocopy::transmute;
+
 use super::packet::{ChecksumOffload, Packet};
 use super::parsed::Parsed;
+use super::plain::HEADERS_V6;
 use crate::service::snapshot::PortView;
-use crate::session::{Direction, Flags, Hot, Wide};
+use crate::session::{Direction, Flags, Hot, SessionIndex, SessionTable, Wide};
 use crate::wire::checksum::{self, Delta};
+use crate::wire::field::{get_array, get_u16, put_array, put_u16, put_u32};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
 use crate::wire::{Address, Protocol, ethernet, ipv4, ipv6, tcp, udp};
@@ -56,8 +60,9 @@ impl Ends {
     /// [`Ends::of`] a session with two IPv4 sides.
     #[inline(always)]
     pub fn of_v4(hot: &Hot, direction: Direction) -> Ends {
-        let ((src, dst), (sport, dport)) = (hot.addresses_behind(direction), hot.ports_behind(direction));
-        Ends { src, dst, sport, dport }
+        let (sport, dport) = hot.ports_behind(direction);
+        let [a, b, c, d, e, f, g, h] = hot.addresses_behind(direction);
+        Ends { src: Address::from_v4([a, b, c, d]), dst: Address::from_v4([e, f, g, h]), sport, dport }
     }
 
     /// [`Ends::of`] a session with an IPv6 side.
@@ -96,8 +101,15 @@ impl Identification {
         Identification { next: 0, first, len }
     }
 
-    /// The next value, never 0.
-    #[inline]
+    /// The value that a packet with this header gets; `None` if it keeps the one it has: that of an atomic datagram (DF, no
+    /// fragment) has no meaning (RFC 6864 §4.1).
+    #[inline(always)]
+    fn of(&mut self, header: &[u8]) -> Option<u16> {
+        if ipv4::dont_fragment(header) { None } else { Some(self.next_value()) }
+    }
+
+    /// The next value, never 0. Most packets of today may not be fragmented and do without.
+    #[cold]
     pub fn next_value(&mut self) -> u16 {
         let value = self.first + self.next;
         self.next = if self.next + 1 == self.len { 0 } else { self.next + 1 };
@@ -157,7 +169,7 @@ pub fn rewrite<P: Packet>(
         (false, true) => translate_4_to_6(packet, layout, protocol, ends)?,
         (true, false) => translate_6_to_4(packet, layout, protocol, ends, identification)?,
     };
-    rewrite_l4(packet.head_mut(), layout.l4, protocol, ends, delta);
+    rewrite_l4(packet.head_mut(), layout.l4, protocol, (ends.sport, ends.dport), delta);
     Ok(layout)
 }
 
@@ -175,38 +187,69 @@ fn rewrite_in_place(
     let header = &mut head[layout.l3..layout.l4];
     if v6 {
         ipv6::set_payload_len(header, (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16);
-        readdress_ipv6(header, ends);
+        readdress_ipv6(header, &ends.src, &ends.dst);
     } else {
         ipv4::set_total_len(header, (layout.end - layout.l3) as u16);
         readdress_ipv4(header, ends, identification);
     }
-    rewrite_l4(head, layout.l4, protocol, ends, delta);
+    rewrite_l4(head, layout.l4, protocol, (ends.sport, ends.dport), delta);
+}
+
+/// [`rewrite`] for a plain packet of a session within its family, whose length stays as its IP header says. `delta` holds
+/// every change made but that of the addresses and ports.
+#[inline(always)]
+pub fn rewrite_plain<const HEADERS: usize>(
+    headers: &mut [u8; HEADERS],
+    protocol: Protocol,
+    sessions: &SessionTable,
+    (index, direction): (SessionIndex, Direction),
+    delta: Delta,
+    identification: &mut Identification,
+) {
+    let l4 = HEADERS - tcp::HEADER_LEN;
+    let hot = sessions.hot(index);
+    let ip = &mut headers[Parsed::L3..l4];
+    if HEADERS == HEADERS_V6 {
+        let (src, dst) = sessions.wide(index).addresses_behind(direction);
+        readdress_ipv6(ip, &src, &dst);
+    } else {
+        let ip: &mut [u8; ipv4::HEADER_LEN] = ip.try_into().expect("a plain header");
+        let id = identification.of(ip);
+        ipv4::readdress_plain(ip, id, hot.addresses_behind(direction));
+    }
+    rewrite_l4(
+        headers,
+        l4,
+        protocol,
+        hot.ports_behind(direction),
+        delta.add_delta(hot.ends_delta(direction)),
+    );
 }
 
 /// New ports, and the checksum that the changes of `delta` make.
 #[inline(always)]
-pub fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, ends: &Ends, delta: Delta) {
-    let ports = u32::from(ends.sport) << 16 | u32::from(ends.dport);
-    head[l4..l4 + 4].copy_from_slice(&ports.to_be_bytes());
-    let old = l4_checksum_field(head, l4, protocol);
+fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, (sport, dport): (u16, u16), delta: Delta) {
+    let ports = u32::from(sport) << 16 | u32::from(dport);
+    put_u32(head, l4, ports);
+    // The order of bytes within words does not matter (RFC 1071 §2 (B)): only the difference is brought into that of the
+    // field.
+    let at = l4 + checksum_offset(protocol);
     match protocol {
-        Protocol::Tcp => set_l4_checksum_field(head, l4, protocol, checksum::adjust(old, delta.fold())),
-        // RFC 768: 0 says that there is none
-        Protocol::Udp if old == 0 => {}
+        Protocol::Tcp => put_u16(head, at, delta.adjust(get_u16(head, at))),
         Protocol::Udp => {
-            set_l4_checksum_field(head, l4, protocol, checksum::adjust_udp(old, delta.fold()));
+            let old = u16::from_ne_bytes(get_array(head, at));
+            put_array(head, at, checksum::adjust_udp(old, delta.fold().to_be()).to_ne_bytes());
         }
     }
 }
 
 /// One hop less and new addresses for an IPv4 header.
 #[inline(always)]
-pub fn readdress_ipv4(header: &mut [u8], ends: &Ends, identification: &mut Identification) {
+fn readdress_ipv4(header: &mut [u8], ends: &Ends, identification: &mut Identification) {
     let (src, dst) = (ends.src.v4_octets(), ends.dst.v4_octets());
-    // RFC 6864 §4.1: the value of an atomic datagram (DF, not a fragment) has no meaning and stays
-    let id = if ipv4::dont_fragment(header) { None } else { Some(identification.next_value()) };
+    let id = identification.of(header);
     if let Ok(plain) = header.try_into() {
-        return ipv4::readdress_plain(plain, id, src, dst);
+        return ipv4::readdress_plain(plain, id, transmute!([src, dst]));
     }
     if let Some(id) = id {
         ipv4::set_id(header, id);
@@ -219,11 +262,11 @@ pub fn readdress_ipv4(header: &mut [u8], ends: &Ends, identification: &mut Ident
 
 /// One hop less and new addresses for an IPv6 header.
 #[inline(always)]
-pub fn readdress_ipv6(header: &mut [u8], ends: &Ends) {
+fn readdress_ipv6(header: &mut [u8], src: &Address, dst: &Address) {
     let header = &mut header[..ipv6::HEADER_LEN];
     ipv6::decrement_hop_limit(header);
-    ipv6::set_src(header, *ends.src.octets());
-    ipv6::set_dst(header, *ends.dst.octets());
+    ipv6::set_src(header, *src.octets());
+    ipv6::set_dst(header, *dst.octets());
 }
 
 /// RFC 7915 §4.1: traffic class from TOS, hop limit from TTL, flow label 0.

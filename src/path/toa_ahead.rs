@@ -58,7 +58,7 @@ impl<P: Packet> Shard<P> {
             return;
         }
 
-        let next_hop = NeighbourIndex(hot.next_hop_inbound);
+        let next_hop = NeighbourIndex(hot.next_hops(Direction::Inbound).0);
         self.counters.originated += 1;
         self.counters.toa_ahead += 1;
         self.send_to(turn, next_hop, packet);

@@ -13,6 +13,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 use super::key::{Keys, is_v4};
 use super::tcp_state::State;
 use crate::clock::Tick;
+use crate::wire::field::get_array;
 use crate::wire::{Address, Protocol, Tuple};
 
 /// The index of a session in its worker's table.
@@ -144,10 +145,8 @@ pub struct Hot {
     pub stamp: Tick,
     /// index of the real server in the snapshot; stable while the session lives
     pub real_server: u32,
-    /// neighbour index toward the real server
-    pub next_hop_inbound: u16,
-    /// neighbour index toward the client
-    pub next_hop_outbound: u16,
+    /// neighbour indexes toward the real server and toward the client: by the direction of the packets that go there
+    pub next_hops: [u16; 2],
     /// sequence number after the furthest byte the client has sent, in the client's numbers
     pub next_seq_inbound: u32,
     /// sequence number after the furthest byte the real server has sent
@@ -161,22 +160,21 @@ pub struct Hot {
     pub packets: u32,
 }
 
-/// Words of one key in [`Hot`]: source, destination, ports; the outbound key follows the inbound one.
-const KEY_WORDS: usize = 3;
+/// Bytes of one key in [`Hot`]: source, destination, ports; the outbound key follows the inbound one.
+const KEY_LEN: usize = 12;
 
 const _: () = assert!(offset_of!(Hot, protocol) % 4 == 0);
 const _: () = assert!(offset_of!(Hot, state) == offset_of!(Hot, protocol) + 1);
 const _: () = assert!(offset_of!(Hot, flags) == offset_of!(Hot, protocol) + 2);
 const _: () = assert!(offset_of!(Hot, cip) == 0 && offset_of!(Hot, vip) == 4);
 const _: () = assert!(offset_of!(Hot, vport) == 8 && offset_of!(Hot, cport) == 10);
-const _: () = assert!(offset_of!(Hot, rip) == 4 * KEY_WORDS && offset_of!(Hot, lip) == 4 * KEY_WORDS + 4);
-const _: () =
-    assert!(offset_of!(Hot, lport) == 4 * KEY_WORDS + 8 && offset_of!(Hot, rport) == 4 * KEY_WORDS + 10);
+const _: () = assert!(offset_of!(Hot, rip) == KEY_LEN && offset_of!(Hot, lip) == KEY_LEN + 4);
+const _: () = assert!(offset_of!(Hot, lport) == KEY_LEN + 8 && offset_of!(Hot, rport) == KEY_LEN + 10);
 
 /// Two addresses that follow each other in memory as the one number that they are there.
 #[inline(always)]
 pub(super) fn pair(first: u32, second: u32) -> u64 {
-    u64::from(first) | u64::from(second) << 32
+    transmute!([first, second])
 }
 
 /// Both ports of a tuple as they lie in [`Hot`].
@@ -255,32 +253,38 @@ impl Hot {
     /// more than the cost of the whole compare.
     #[inline(always)]
     pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {
-        let [src, dst, ports] = self.key_words(direction);
-        let [packet_src, packet_dst] = [tuple.src, tuple.dst].map(|a| u32::from_ne_bytes(a.v4_octets()));
+        let (addresses, ports) = self.key_at(KEY_LEN * direction as usize);
+        let [src, dst] = [tuple.src, tuple.dst].map(|a| u32::from_ne_bytes(a.v4_octets()));
         let rest = (ports ^ ports_word(tuple)) | asked.lacks(self);
-        (pair(src, dst) ^ pair(packet_src, packet_dst)) | u64::from(rest) == 0
+        (addresses ^ pair(src, dst)) | u64::from(rest) == 0
     }
 
+    /// The key that begins at a byte of the line: both addresses, and both ports.
     #[inline(always)]
-    fn key_words(&self, direction: Direction) -> [u32; KEY_WORDS] {
-        let words: &[u32; 16] = transmute_ref!(self);
-        [0, 1, 2].map(|word| words[KEY_WORDS * direction as usize + word])
+    fn key_at(&self, at: usize) -> (u64, u32) {
+        let line: &[u8; 64] = transmute_ref!(self);
+        (u64::from_ne_bytes(get_array(line, at)), u32::from_ne_bytes(get_array(line, at + 8)))
+    }
+
+    /// The key of the packets that travel against `direction`.
+    #[inline(always)]
+    fn key_against(&self, direction: Direction) -> (u64, u32) {
+        self.key_at(KEY_LEN - KEY_LEN * direction as usize)
     }
 
     /// Source and destination port of a packet that travels in `direction`, behind the gateway.
     #[inline(always)]
     pub fn ports_behind(&self, direction: Direction) -> (u16, u16) {
-        let [_, _, ports] = self.key_words(direction.opposite());
+        let (_, ports) = self.key_against(direction);
         let [dport, sport]: [u16; 2] = transmute!(ports);
         (dport, sport)
     }
 
-    /// Source and destination of an IPv4 packet that travels in `direction`, behind the gateway.
+    /// Source and destination of an IPv4 packet that travels in `direction`, behind the gateway, as its header has them.
     #[inline(always)]
-    pub fn addresses_behind(&self, direction: Direction) -> (Address, Address) {
-        let [src, dst, _] =
-            self.key_words(direction.opposite()).map(|word| Address::from_v4(word.to_ne_bytes()));
-        (dst, src)
+    pub fn addresses_behind(&self, direction: Direction) -> [u8; 8] {
+        let (addresses, _) = self.key_against(direction);
+        addresses.rotate_left(32).to_ne_bytes()
     }
 
     /// Whether a tuple that is not of IPv4 is this session's key of `direction`; `wide` is the session's.
@@ -289,7 +293,7 @@ impl Hot {
         let [src, dst] = wide.key(direction);
         let difference = (u128::from_ne_bytes(*src) ^ u128::from_ne_bytes(*tuple.src.octets()))
             | (u128::from_ne_bytes(*dst) ^ u128::from_ne_bytes(*tuple.dst.octets()))
-            | u128::from(self.key_words(direction)[2] ^ ports_word(tuple))
+            | u128::from(self.key_at(KEY_LEN * direction as usize).1 ^ ports_word(tuple))
             | u128::from(asked.lacks(self));
         difference == 0
     }
@@ -297,10 +301,8 @@ impl Hot {
     /// The neighbours ahead of and behind a packet that travels in `direction`.
     #[inline(always)]
     pub const fn next_hops(&self, direction: Direction) -> (u16, u16) {
-        match direction {
-            Direction::Inbound => (self.next_hop_inbound, self.next_hop_outbound),
-            Direction::Outbound => (self.next_hop_outbound, self.next_hop_inbound),
-        }
+        let ahead = direction as usize;
+        (self.next_hops[ahead], self.next_hops[ahead ^ 1])
     }
 
     /// What the new addresses and ports of a packet that travels in `direction` add to its L4 checksum.

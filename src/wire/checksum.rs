@@ -119,7 +119,8 @@ pub const fn adjust(checksum: u16, delta: u16) -> u16 {
 /// [`adjust`] for UDP: a datagram without a checksum stays without, and a checksum of 0 is sent as `0xffff` (RFC 768).
 #[inline(always)]
 pub const fn adjust_udp(checksum: u16, delta: u16) -> u16 {
-    if checksum == 0 { 0 } else { never_zero(adjust(checksum, delta)) }
+    // RFC 1624 eqn. 4, `HC' = HC - ~m - m'`: what would be 0 by eqn. 3 is 0xffff by this one.
+    if checksum == 0 { 0 } else { add(checksum, complement(delta)) }
 }
 
 /// A partial checksum (see [`is_partial`]) after its pseudo header changed by `delta`: the field is not complemented.
@@ -192,6 +193,12 @@ impl Delta {
     #[inline(always)]
     pub(super) fn at_offset(self, offset: usize) -> Delta {
         if offset.is_multiple_of(2) { self } else { Delta(u64::from(self.fold().swap_bytes())) }
+    }
+
+    /// [`adjust`] by this difference.
+    #[inline(always)]
+    pub const fn adjust(self, checksum: u16) -> u16 {
+        !Delta(self.0 + !checksum as u64).fold()
     }
 
     /// Sixteen bits, for [`adjust`]. 0 only if nothing was replaced.

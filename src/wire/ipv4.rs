@@ -175,33 +175,34 @@ impl<'a> Ipv4<'a> {
     }
 }
 
-/// Whether the checksum of a header without options is right: three loads and a few additions.
+/// Whether the checksum of a header without options is right: three loads and a few additions. Not for a header of zeros.
 #[inline(always)]
 pub fn plain_checksum_ok(header: &[u8; HEADER_LEN]) -> bool {
-    // The order of bytes within words does not matter to 0xffff (RFC 1071 §2 (B)).
-    plain_sum(header) == 0xffff
+    debug_assert!(*header != [0; HEADER_LEN]);
+    // Nothing but 0xffff is left of such a sum, which costs the compiler a multiplication, less than to fold.
+    plain_sum(header).is_multiple_of(0xffff)
 }
 
-/// The sum of a header without options, in the machine's order of bytes.
+/// The sum of a header without options, in the machine's order of bytes, which does not matter until the end (RFC 1071
+/// §2 (B)).
 #[inline(always)]
-fn plain_sum(header: &[u8; HEADER_LEN]) -> u16 {
+fn plain_sum(header: &[u8; HEADER_LEN]) -> u64 {
     let (words, rest) = header.as_chunks::<8>();
     let rest = u64::from(u32::from_ne_bytes(get_array(rest, 0)));
     let (sum, carry) = u64::from_ne_bytes(words[0]).overflowing_add(u64::from_ne_bytes(words[1]));
     let (sum, last_carry) = sum.overflowing_add(rest + u64::from(carry));
-    fold(sum + u64::from(last_carry))
+    sum + u64::from(last_carry)
 }
 
-/// Gives a header without options one hop less, these addresses, this identification if it shall have another one, and
+/// Gives a header without options, of no fragment, one hop less, this source and destination, this identification if it shall have another one, and
 /// the checksum of that.
 ///
 /// Summed up from registers: reading back what was written in other pieces would wait for the stores.
 #[inline(always)]
-pub fn readdress_plain(header: &mut [u8; HEADER_LEN], id: Option<u16>, src: [u8; 4], dst: [u8; 4]) {
-    debug_assert!(header[8] > 0);
+pub fn readdress_plain(header: &mut [u8; HEADER_LEN], id: Option<u16>, addresses: [u8; 8]) {
+    debug_assert!(header[8] > 0 && header[7] == 0);
     // The order of bytes within words does not matter until the end (RFC 1071 §2 (B)).
-    let [src, dst] = [src, dst].map(u32::from_le_bytes);
-    let addresses = u64::from(src) | u64::from(dst) << 32;
+    let sum = u64::from_le_bytes(addresses);
     let mut front = u64::from_le_bytes(get_array(header, 0));
     if let Some(id) = id {
         put_u16(header, 4, id);
@@ -209,13 +210,12 @@ pub fn readdress_plain(header: &mut [u8; HEADER_LEN], id: Option<u16>, src: [u8;
     }
     // The hops left are the lower byte.
     let hops_and_protocol = u16::from_le_bytes(get_array(header, 8)).wrapping_sub(1);
-    let (sum, carry) = front.overflowing_add(addresses);
-    let (sum, last_carry) = sum.overflowing_add(u64::from(hops_and_protocol) + u64::from(carry));
-    let checksum = !fold(sum + u64::from(last_carry));
+    // The uppermost byte of the front is 0: that of no fragment's offset.
+    let (sum, carry) = (front + u64::from(hops_and_protocol)).overflowing_add(sum);
+    let checksum = !fold(sum + u64::from(carry));
     put_array(header, 8, hops_and_protocol.to_le_bytes());
     put_array(header, 10, checksum.to_le_bytes());
-    put_array(header, 12, src.to_le_bytes());
-    put_array(header, 16, dst.to_le_bytes());
+    put_array(header, 12, addresses);
 }
 
 /// Why a packet's options keep it from being forwarded.
@@ -360,7 +360,7 @@ pub fn decrement_ttl(header: &mut [u8]) {
 pub fn fill_checksum(header: &mut [u8]) {
     set_checksum(header, 0);
     let checksum = match header.as_array::<HEADER_LEN>() {
-        Some(plain) => u16::from_be(!plain_sum(plain)),
+        Some(plain) => u16::from_be(!fold(plain_sum(plain))),
         None => internet_checksum(header),
     };
     set_checksum(header, checksum);
@@ -523,9 +523,11 @@ mod tests {
         fn conformance_g1_a_plain_header_is_readdressed_like_any_other(
             mut bytes: [u8; HEADER_LEN], id: Option<u16>, src: [u8; 4], dst: [u8; 4],
         ) {
-            bytes[8] |= 1;
+            (bytes[7], bytes[8]) = (0, bytes[8] | 1);
             let (mut plain, mut any) = (bytes, bytes);
-            readdress_plain(&mut plain, id, src, dst);
+            let [a, b, c, d] = src;
+            let [e, f, g, h] = dst;
+            readdress_plain(&mut plain, id, [a, b, c, d, e, f, g, h]);
             if let Some(id) = id {
                 set_id(&mut any, id);
             }

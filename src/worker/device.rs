@@ -30,10 +30,10 @@ pub trait PacketPool {
     fn allocate(&mut self) -> Option<Self::Packet>;
 }
 
-/// A monotonic clock that is cheap to read.
+/// A monotonic clock that goes by the CPU's counter.
 pub trait Clock {
-    /// The time now.
-    fn now(&self) -> Now;
+    /// The time at which [`cpu::tsc`](crate::cpu::tsc) gave `tsc`.
+    fn at(&self, tsc: u64) -> Now;
 }
 
 /// One runtime's kinds of all these.

@@ -62,44 +62,46 @@ impl<R: Runtime> Outlet<R> {
     pub fn flush(&mut self) {
         for at in 0..self.ports.len() {
             if !self.ports[at].1.is_empty() {
-                self.flush_port(at);
+                self.send(at, None);
             }
         }
     }
 
+    /// Sends a burst on its port, or what is buffered for it; nothing is left.
     #[inline]
-    fn flush_port(&mut self, at: usize) {
+    fn send(&mut self, at: usize, burst: Option<&mut ArrayVec<R::Packet, BURST>>) {
         if !self.sending.watched {
-            return self.send(at);
+            return self.send_unwatched(at, burst);
         }
         let began = cpu::tsc();
-        self.send(at);
+        self.send_unwatched(at, burst);
         self.sending.add(began);
     }
 
     #[inline(never)]
-    fn send(&mut self, at: usize) {
+    fn send_unwatched(&mut self, at: usize, burst: Option<&mut ArrayVec<R::Packet, BURST>>) {
         let (port, buffer) = &mut self.ports[at];
+        let packets = burst.unwrap_or(buffer);
         match port {
             TxPort::Queue(queue) => {
                 let counters = &mut self.port_counters[at];
-                let (packets, bytes) = (buffer.len(), bytes_of(buffer));
+                let (count, bytes) = (packets.len(), bytes_of(packets));
                 for _ in 0..SEND_ATTEMPTS {
-                    queue.send(buffer);
-                    if buffer.is_empty() {
+                    queue.send(packets);
+                    if packets.is_empty() {
                         break;
                     }
                 }
-                counters.tx_packets += (packets - buffer.len()) as u64;
-                counters.tx_bytes += bytes - bytes_of(buffer);
-                for packet in buffer.drain(..) {
+                counters.tx_packets += (count - packets.len()) as u64;
+                counters.tx_bytes += bytes - bytes_of(packets);
+                for packet in packets.drain(..) {
                     self.drops.count(DropReason::TxQueueFull);
                     drop(packet);
                 }
             }
             TxPort::Via(worker) => {
                 let ring = &self.rings[worker.index()];
-                for packet in buffer.drain(..) {
+                for packet in packets.drain(..) {
                     match ring.push(HandOff::Transmit { port: PortId(at as u16), packet }) {
                         Ok(()) => self.relayed += 1,
                         Err(item) => {
@@ -135,7 +137,7 @@ impl<R: Runtime> Io for Outlet<R> {
         };
         buffer.push(packet);
         if buffer.is_full() {
-            self.flush_port(at);
+            self.send(at, None);
         }
     }
 
@@ -143,9 +145,10 @@ impl<R: Runtime> Io for Outlet<R> {
     fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<R::Packet, BURST>) {
         match self.ports.get_mut(port.index()) {
             Some((_, buffer)) if buffer.is_empty() => {
-                std::mem::swap(buffer, packets);
-                if buffer.is_full() {
-                    self.flush_port(port.index());
+                if packets.is_full() {
+                    self.send(port.index(), Some(packets));
+                } else {
+                    std::mem::swap(buffer, packets);
                 }
             }
             _ => packets.drain(..).for_each(|packet| self.transmit(port, packet)),

@@ -50,7 +50,7 @@ impl<R: Runtime> Worker<R> {
             if timed {
                 self.start_timing(&mut tally);
             }
-            let packets = self.turn(&mut tally);
+            let packets = self.turn(self.clock.at(turn_began), &mut tally);
             if timed {
                 self.stop_timing(packets, &mut tally);
             }
@@ -61,10 +61,9 @@ impl<R: Runtime> Worker<R> {
         self.publish(&mut tally);
     }
 
-    /// One turn; how many packets it found.
+    /// One turn, which begins now; how many packets it found.
     #[inline(always)]
-    fn turn(&mut self, tally: &mut Tally) -> usize {
-        let now = self.clock.now();
+    fn turn(&mut self, now: Now, tally: &mut Tally) -> usize {
         let packets = self.receive_and_forward(now, tally);
         self.engine.tick(&mut self.outlet, now);
         tally.watch.lap(TurnPhase::Housekeeping, &mut self.outlet.sending);

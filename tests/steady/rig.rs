@@ -75,7 +75,7 @@ where
     };
     let clock = Turns(course.clone());
     let worker = Worker::<Rig<Q, T, B>> {
-        engine: Engine::new(&shard(), Arc::new(snapshot), clock.now()).expect("memory for the shard"),
+        engine: Engine::new(&shard(), Arc::new(snapshot), clock.at(0)).expect("memory for the shard"),
         rx: vec![arrivals(WAN, wan.0), arrivals(LAN, lan.0)],
         outlet: Outlet::new(vec![TxPort::Queue(wan.1), TxPort::Queue(lan.1)], rings.clone(), buffers()),
         inbox: rings[0].clone(),
@@ -161,7 +161,7 @@ impl Course {
 struct Turns(Rc<Course>);
 
 impl Clock for Turns {
-    fn now(&self) -> Now {
+    fn at(&self, _: u64) -> Now {
         Now { nanos: 1_000_000_000 + self.0.turn.get() * TURN_NANOS }
     }
 }

@@ -116,7 +116,7 @@ impl PacketPool for Heap {
 struct Standing;
 
 impl Clock for Standing {
-    fn now(&self) -> Now {
+    fn at(&self, _: u64) -> Now {
         Now { nanos: 1_000_000_000 }
     }
 }
@@ -195,7 +195,7 @@ impl Rig {
         let published = Arc::new(Published::new(1));
         let (_control, mailbox) = mailbox();
         let worker = Worker::<Vectors> {
-            engine: Engine::new(&shard(self.worker), Arc::new(snapshot), Standing.now()).unwrap(),
+            engine: Engine::new(&shard(self.worker), Arc::new(snapshot), Standing.at(0)).unwrap(),
             rx: vec![(PortId(0), arrivals)],
             outlet: Outlet::new(vec![port], rings.clone(), Heap(self.world.clone())),
             inbox,

@@ -39,6 +39,7 @@ mod resolve;
 mod tests;
 
 use hashbrown::HashMap;
+use zerocopy::FromZeros;
 
 use super::packet::{HandOff, Io, Packet};
 use crate::clock::{Now, Tick};
@@ -111,7 +112,7 @@ impl NeighbourIndex {
 
 /// What is known of a neighbour (RFC 4861 §7.3.2; `Failed` is RFC 7048's UNREACHABLE without its sending). In the order
 /// of how little stands between it and a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromZeros)]
 #[repr(u8)]
 pub enum NeighbourState {
     /// did not answer
@@ -129,7 +130,7 @@ pub enum NeighbourState {
 }
 
 /// What every packet reads of its next hop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(16))]
 pub struct Adjacency {
     header: [u8; 12],
@@ -276,7 +277,8 @@ struct Entry {
 
 /// The neighbours of one worker.
 pub struct NeighbourTable<P> {
-    adjacencies: Vec<Adjacency>,
+    /// a place for every index there can be, so that none has to be checked
+    adjacencies: Box<[Adjacency; 1 << 16]>,
     entries: Vec<Entry>,
     /// When the state's timer runs out; `None`: it has none. Apart from the entries because every tick reads it.
     due: Vec<Option<Tick>>,
@@ -314,7 +316,7 @@ impl<P: Packet> NeighbourTable<P> {
         let capacity = usize::from(config.capacity);
         let hasher = ahash::RandomState::with_seed(config.seed as usize);
         NeighbourTable {
-            adjacencies: Vec::with_capacity(capacity),
+            adjacencies: FromZeros::new_box_zeroed().expect("memory for the neighbours of a worker"),
             entries: Vec::with_capacity(capacity),
             due: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
@@ -334,10 +336,7 @@ impl<P: Packet> NeighbourTable<P> {
         }
     }
 
-    /// What every packet needs of its next hop.
-    ///
-    /// # Panics
-    /// If the index was never given out by this table.
+    /// What every packet needs of its next hop. Of an index that this table never gave out: one that has failed.
     #[inline(always)]
     pub fn adjacency(&self, index: NeighbourIndex) -> &Adjacency {
         &self.adjacencies[index.index()]
@@ -472,7 +471,7 @@ impl<P: Packet> NeighbourTable<P> {
 
     /// A neighbour for control; `None` where the index names none now.
     pub fn view(&self, index: NeighbourIndex, now: Now) -> Option<NeighbourView> {
-        let (entry, adjacency) = (self.entries.get(index.index())?, self.adjacencies.get(index.index())?);
+        let (entry, adjacency) = (self.entries.get(index.index())?, &self.adjacencies[index.index()]);
         entry.live.then(|| NeighbourView {
             port: adjacency.port,
             address: entry.address,
@@ -518,10 +517,11 @@ impl<P: Packet> NeighbourTable<P> {
                 index
             }
             None => {
-                self.adjacencies.push(adjacency);
+                let index = self.entries.len() as u16;
+                self.adjacencies[usize::from(index)] = adjacency;
                 self.entries.push(entry);
                 self.due.push(None);
-                (self.entries.len() - 1) as u16
+                index
             }
         };
         self.index.insert((port, address), index);
