@@ -81,7 +81,7 @@ impl<P: Packet> Engine<P> {
     ) {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let (shard, flows) = (&mut self.shard, &mut self.flows);
-        let lane = Lane::of(&turn, port);
+        let lane = Lane::of(&turn, port, shard.mtu);
         shard.counters.received += packets.len() as u64;
         shard.classify_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Classify);
@@ -374,7 +374,7 @@ impl<P: Packet> Shard<P> {
         mut packet: P,
         hops: u16,
     ) {
-        let lane = Lane::of(turn, port);
+        let lane = Lane::of(turn, port, self.mtu);
         let mut parsed = Parsed::EMPTY;
         let plain = plain::recognise(&packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6));
         let hash_and_kind = if let Some((kind, hash)) = plain {

@@ -37,14 +37,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// For packets that were received on `port`.
+    /// For packets that were received on `port`; `mtu` is the smallest of all ports.
     #[inline]
-    pub fn of<I>(turn: &Turn<'_, I>, port: PortId) -> Self {
+    pub fn of<I>(turn: &Turn<'_, I>, port: PortId, mtu: u16) -> Self {
         let view = &turn.snapshot.ports[port.index()];
         // A packet may lack the checksum that only the long way completes.
         let closed = view.partial_checksums;
         Lane {
-            gate: Gate::of(view, &turn.snapshot.ports),
+            gate: Gate::of(view, mtu),
             port,
             route_epoch: if closed { u32::MAX } else { turn.snapshot.route_epoch.into() },
             // Of one port alone everything comes by the right one.

@@ -74,6 +74,8 @@ pub struct Shard<P> {
     pub(super) refusals: Bucket,
     pub(super) counters: PathCounters,
     pub(super) default_timeouts: Timeouts,
+    /// the smallest of all ports
+    pub(super) mtu: u16,
     /// [`PathCounters::toa_sent`] when the last burst began
     pub(super) toa_sent_before: u64,
 }
@@ -132,12 +134,14 @@ impl<P: Packet> Shard<P> {
             refusals: Bucket::default(),
             counters: PathCounters::default(),
             default_timeouts: Timeouts::default(),
+            mtu: 0,
             toa_sent_before: 0,
         })
     }
 
     /// Takes note of a new configuration: slots for new services and real servers, removed ones marked.
     pub(super) fn apply(&mut self, snapshot: &Snapshot) {
+        self.mtu = snapshot.ports.iter().map(|port| port.mtu).min().unwrap_or(0);
         let services = snapshot.services.len().max(self.schedulers.len());
         self.schedulers.resize(services, SchedulerState::new(self.worker, self.workers));
         let real_servers = snapshot.real_servers.len().max(self.real_servers.len());
