@@ -4,7 +4,7 @@
 use crate::rig::conversation::Conversation;
 use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment, udp};
 use crate::rig::seen::Seen;
-use crate::rig::{Families, Options, Rig, one};
+use crate::rig::{Families, LAN, Options, Rig, WAN, base, one, service};
 use crate::tcp::Numbers;
 
 /// Frames of ports that may carry partial checksums all go the long way.
@@ -95,6 +95,68 @@ fn datagrams_leave_the_same_by_both_lanes() {
                 assert_eq!(express, long);
             }
         }
+    }
+}
+
+/// All kinds of packets in one burst, those among them that begin sessions, carry TOA, or go no further.
+#[test]
+fn mixed_bursts_leave_the_same_in_the_same_order() {
+    let both = [Families::ALL[0], Families::ALL[1]];
+    let services = both.map(|families| {
+        let [vip, rip] = [families.vip(), families.rip()].map(|address| address.to_string());
+        let tcp = service("tcp", &vip, &rip, "client_address = \"toa\"");
+        let udp = service("udp", &vip, &rip, "");
+        let name = |text: String, kind| {
+            text.replace("\"web\"", &format!("\"{kind}{}\"", if families.client_v6 { 6 } else { 4 }))
+        };
+        name(tcp, "tcp") + &name(udp, "udp")
+    });
+    let config = base(1) + &services.concat();
+    for seed in 1..6 {
+        let mut rigs = lanes(&config);
+        let mut numbers = Numbers(seed);
+        let flows: Vec<Conversation> = both
+            .into_iter()
+            .flat_map(|families| (5000..5004).map(move |cport| (families, cport)))
+            .map(|(families, cport)| {
+                let [flow, _] = rigs.each_mut().map(|rig| Conversation::open(rig, families, cport));
+                flow
+            })
+            .collect();
+        for burst in 0..60 {
+            let port = if burst % 3 == 2 { LAN } else { WAN };
+            let packets: Vec<Vec<u8>> = (0..1 + numbers.below(32))
+                .map(|_| {
+                    let flow = &flows[numbers.below(flows.len() as u32) as usize];
+                    let families = both[numbers.below(2) as usize];
+                    let (n, payload) = (numbers.below(400), vec![7; numbers.below(300) as usize]);
+                    let segment = match (port, numbers.below(16)) {
+                        (LAN, _) => flow.outbound(ACK, 1 + n, 1 + n),
+                        (_, 0) => {
+                            let client = (families.client(), 6000 + n as u16);
+                            Segment::new(client, families.vip_end(), SYN, numbers.next(), 0)
+                        }
+                        (_, 1..8) => {
+                            let client = (families.client(), 7000 + (n % 8) as u16);
+                            return udp(client, families.vip_end(), &payload);
+                        }
+                        _ => flow.inbound(ACK, 1 + n, 1 + n),
+                    };
+                    let mut packet =
+                        segment.options(&options(&mut numbers, port == WAN)).payload(&payload).packet();
+                    // Of IPv4 that is a wrong checksum.
+                    packet[1] ^= u8::from(numbers.below(40) == 0);
+                    packet
+                })
+                .collect();
+            let [express, long] = rigs.each_mut().map(|rig| {
+                let framed: Vec<_> = packets.iter().map(|packet| rig.framed(port, packet)).collect();
+                frames(rig.burst(0, port, &framed))
+            });
+            assert_eq!(express, long, "burst {burst} of seed {seed}");
+        }
+        let [express, long] = rigs.each_ref().map(Rig::counted);
+        assert_eq!(express, long);
     }
 }
 
