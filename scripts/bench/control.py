@@ -8,6 +8,7 @@ disturbance.
 
 import http.client
 import json
+import re
 import statistics
 import threading
 import time
@@ -73,9 +74,10 @@ def _list_all(gateway, sessions):
             connection.request("GET", f"/v1/sessions?limit=1000{f'&cursor={cursor}' if cursor else ''}")
             page = connection.getresponse().read()
             listed += page.count(b'"worker":')
-            cursor = json.loads(page).get("next")
-            if cursor is None:
+            following = re.search(rb'"next":\s*("[^"]*"|\d+)', page)
+            if following is None:
                 break
+            cursor = json.loads(following[1])
     except http.client.HTTPException as error:
         raise RuntimeError(f"after {listed} sessions: {error}") from error
     finally:

@@ -1,10 +1,12 @@
 //! Asking workers by letter and waiting for the answer without a thread or a wake-up of its own.
 //!
-//! Workers never call the kernel for control, so there is nothing to wait on: whoever asked looks again every
-//! millisecond while, and only while, a letter is under way.
+//! Workers never call the kernel for control, so there is nothing to wait on: whoever asked looks again while, and only
+//! while, a letter is under way. A worker in traffic answers within microseconds, so for a moment without a pause; one that
+//! sleeps or stalls takes longer, so every millisecond after that.
 
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use super::refusal::Refusal;
@@ -18,7 +20,10 @@ use crate::worker::records::{
 /// How long a worker may take for an answer before it counts as stuck.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time between two looks for an answer.
+/// How long is looked without a pause.
+const LOOK_CLOSELY: Duration = Duration::from_micros(200);
+
+/// Time between two looks after that.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Sends letters to one worker.
@@ -45,15 +50,21 @@ impl Drop for Pending<'_> {
 impl Pending<'_> {
     /// Waits for the answer.
     pub(super) async fn answer(mut self, deadline: Instant) -> Result<Answer, Refusal> {
+        let began = Instant::now();
         while let Some(ticket) = self.ticket {
             if let Some(answer) = self.post.end.take(ticket) {
                 self.ticket = None;
                 return Ok(answer);
             }
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            if now >= deadline {
                 break;
             }
-            sleep(LOOK_AGAIN).await;
+            if now - began < LOOK_CLOSELY {
+                yield_now().await;
+            } else {
+                sleep(LOOK_AGAIN).await;
+            }
         }
         Err(self.post.stuck())
     }
