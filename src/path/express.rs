@@ -209,10 +209,7 @@ impl<P: Packet> Shard<P> {
                 return None;
             }
             let (numbers, timestamps) = plain_segment(headers, options, ip_len)?;
-            if TOA
-                && told
-                && let Some(settings) = toa_due(&mut self.sessions, snapshot, index, &numbers)
-            {
+            if told && let Some(settings) = toa_due(&mut self.sessions, snapshot, index, &numbers) {
                 let room = lane.gate.mtu() - ip_len;
                 (end, delta) = insert_toa::<P, HEADERS>(packet, &tuple, end, timestamps, room, &settings)?;
                 self.counters.toa_sent += 1;

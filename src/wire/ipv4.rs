@@ -194,8 +194,8 @@ fn plain_sum(header: &[u8; HEADER_LEN]) -> u64 {
     sum + u64::from(last_carry)
 }
 
-/// Gives a header without options, of no fragment, one hop less, this source and destination, this identification if it shall have another one, and
-/// the checksum of that.
+/// Gives a header without options, of no fragment, one hop less, this source and destination, this identification if it
+/// shall have another one, and the checksum of that.
 ///
 /// Summed up from registers: reading back what was written in other pieces would wait for the stores.
 #[inline(always)]
