@@ -42,6 +42,42 @@ fn equal_lanes_portable(lanes: &[u16; 16], needle: u16) -> u32 {
         & EVEN_BITS
 }
 
+/// Whether bytes are as wanted in all bits of a mask. `wanted` is 0 outside it.
+#[inline(always)]
+pub fn equal_under(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> bool {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    {
+        equal_under_avx2(mask, wanted, bytes)
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    {
+        equal_under_portable(mask, wanted, bytes)
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+#[inline(always)]
+fn equal_under_avx2(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> bool {
+    use core::arch::x86_64::{
+        _mm256_and_si256, _mm256_lddqu_si256, _mm256_loadu_si256, _mm256_testz_si256, _mm256_xor_si256,
+    };
+    // SAFETY: as above; each load reads the 32 bytes of its array.
+    unsafe {
+        let [mask, wanted] = [mask, wanted].map(|array| _mm256_loadu_si256(array.as_ptr().cast()));
+        // To compilers LDDQU is another instruction than a load: after a load they would take fields that are read next
+        // out of the vector, at twice the cost of reading them.
+        let bytes = _mm256_lddqu_si256(bytes.as_ptr().cast());
+        let difference = _mm256_xor_si256(_mm256_and_si256(bytes, mask), wanted);
+        _mm256_testz_si256(difference, difference) != 0
+    }
+}
+
+/// The same without SIMD instructions of our own.
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "avx2"))))]
+fn equal_under_portable(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> bool {
+    std::iter::zip(bytes, mask).map(|(byte, mask)| byte & mask).eq(wanted.iter().copied())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +97,22 @@ mod tests {
         #[test]
         fn simd_equals_portable(lanes in prop::array::uniform16(0u16..4), needle in 0u16..4) {
             prop_assert_eq!(equal_lanes(&lanes, needle), equal_lanes_portable(&lanes, needle));
+        }
+
+        #[test]
+        fn only_bits_of_the_mask_count(
+            mask in prop::array::uniform32(any::<u8>()),
+            bytes in prop::array::uniform32(any::<u8>()),
+            (at, bit) in (0usize..32, 0u32..8),
+        ) {
+            let wanted = std::array::from_fn(|i| bytes[i] & mask[i]);
+            let mut other = bytes;
+            other[at] ^= 1 << bit;
+            for bytes in [bytes, other] {
+                let equal = equal_under(&mask, &wanted, &bytes);
+                prop_assert_eq!(equal, equal_under_portable(&mask, &wanted, &bytes));
+                prop_assert_eq!(equal, bytes[at] & mask[at] == wanted[at]);
+            }
         }
 
         #[test]

@@ -22,7 +22,7 @@ use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::phase::{Observer, Phase};
-use super::plain::{self, Kind};
+use super::plain::{self, HEADERS_V4, HEADERS_V6, Kind};
 use super::shard::{Shard, ShardConfig, ShardError, Turn};
 use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
@@ -183,19 +183,42 @@ impl<P: Packet> Shard<P> {
         flows: &mut Flows,
     ) {
         packets.iter().for_each(P::prefetch);
-        let mut all_plain = true;
-        for (packet, flow) in packets.iter().zip(&mut flows.looked_up) {
-            match plain::recognise(packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6)) {
-                Some((kind, hash)) => (flow.plain, flow.hash) = (Some(kind), hash),
-                None => {
-                    flow.plain = None;
-                    all_plain = false;
-                }
-            }
+        let (mut at, mut all_plain) = (0, true);
+        while let packets @ [first, ..] = &packets[at..] {
+            let flows = &mut flows.looked_up[at..];
+            flows[0].plain = None;
+            let run = match plain::kind_by_type(first.head()) {
+                Some(Kind::Udp4) => self.look_up_run::<HEADERS_V4, false>(lane, packets, flows),
+                Some(Kind::Tcp4) => self.look_up_run::<HEADERS_V4, true>(lane, packets, flows),
+                Some(Kind::Udp6) => self.look_up_run::<HEADERS_V6, false>(lane, packets, flows),
+                Some(Kind::Tcp6) => self.look_up_run::<HEADERS_V6, true>(lane, packets, flows),
+                None => 0,
+            };
+            all_plain &= run > 0;
+            at += run.max(1);
         }
         if !all_plain {
             self.classify_closely(turn, lane.port, packets, flows);
         }
+    }
+
+    /// Begins to look for the sessions of plain frames of one kind, until there comes another one; of how many.
+    #[inline(never)]
+    fn look_up_run<const HEADERS: usize, const TCP: bool>(
+        &self,
+        lane: &Lane,
+        packets: &[P],
+        flows: &mut [Flow],
+    ) -> usize {
+        let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
+        let mut run = 0;
+        for (packet, flow) in packets.iter().zip(flows) {
+            let Some(tuple) = plain::recognise_as::<P, HEADERS, TCP>(packet, &lane.gate) else { break };
+            flow.hash = self.look_up(&tuple, kind.is_v6());
+            flow.plain = Some(kind);
+            run += 1;
+        }
+        run
     }
 
     /// Begins to look for a session.
@@ -342,7 +365,7 @@ impl<P: Packet> Shard<P> {
                 Some(port) => self.transmit(turn, port, packet),
                 None => {
                     let parsed = flows.describe(at, &packet);
-                    self.go_the_long_way(turn, lane, packet, &parsed, (flow.hash, flow.plain));
+                    self.go_the_long_way(turn, lane, packet, parsed, (flow.hash, flow.plain));
                 }
             }
         }
@@ -355,14 +378,23 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         lane: &Lane,
-        packet: P,
-        parsed: &Parsed,
+        mut packet: P,
+        mut parsed: Parsed,
         (hash, plain): (KeyHash, Option<Kind>),
     ) {
+        if let Some(kind) = plain
+            && !plain::is_sound(packet.head(), kind)
+        {
+            let port = &turn.snapshot.ports[lane.port.index()];
+            match classify(&mut packet, port, &mut parsed) {
+                Class::Flow => {}
+                other => return self.leave_the_way(turn, lane.port, packet, &parsed, other, true),
+            }
+        }
         // An earlier packet of the same burst may have begun its session.
         match self.sessions.find_hashed(&parsed.tuple, hash) {
-            Some(found) => self.forward(turn, lane.port, packet, parsed, found),
-            None => self.open(turn, lane.port, packet, parsed, (hash, plain.map(|kind| (lane, kind)))),
+            Some(found) => self.forward(turn, lane.port, packet, &parsed, found),
+            None => self.open(turn, lane.port, packet, &parsed, (hash, plain.map(|kind| (lane, kind)))),
         }
     }
 
@@ -376,8 +408,8 @@ impl<P: Packet> Shard<P> {
     ) {
         let lane = Lane::of(turn, port, self.mtu);
         let mut parsed = Parsed::EMPTY;
-        let plain = plain::recognise(&packet, &lane.gate, |tuple, v6| self.look_up(tuple, v6));
-        let hash_and_kind = if let Some((kind, hash)) = plain {
+        let hash_and_kind = if let Some((kind, tuple)) = plain::recognise(&packet, &lane.gate) {
+            let hash = self.look_up(&tuple, kind.is_v6());
             let candidate = self.sessions.probe(hash);
             let flow = Flow { hash, candidate, plain: Some(kind), ..Flow::EMPTY };
             if let Some(port) = self.express(turn.snapshot, &lane, &mut packet, &flow) {
@@ -392,6 +424,6 @@ impl<P: Packet> Shard<P> {
             }
         };
         parsed.hops = hops;
-        self.go_the_long_way(turn, &lane, packet, &parsed, hash_and_kind);
+        self.go_the_long_way(turn, &lane, packet, parsed, hash_and_kind);
     }
 }

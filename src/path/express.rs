@@ -21,7 +21,7 @@ use crate::id::PortId;
 use crate::service::snapshot::{Snapshot, ToaSettings};
 use crate::session::{Candidate, Direction, Flags, SessionIndex, SessionTable};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option};
+use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option, udp};
 
 /// What all packets of a burst find at the entrance of the lane.
 #[derive(Clone, Copy)]
@@ -221,6 +221,9 @@ impl<P: Packet> Shard<P> {
             let hot = self.sessions.hot_mut(index);
             tcp_track::advance(hot, direction, &numbers);
             delta = delta.combine(tcp_translate::translate_plain(fixed, timestamps, hot, direction));
+        } else if v6 && udp::checksum(&headers[l4..]) == 0 {
+            // RFC 8200 §8.1: IPv6 has no UDP without a checksum
+            return None;
         }
 
         let found = (index, direction);
@@ -256,7 +259,7 @@ fn plain_segment<const HEADERS: usize>(
         _ => return None,
     };
     let header_len = tcp::HEADER_LEN + if timestamps { OPTIONS_LEN } else { 0 };
-    let payload_len = (Parsed::L3 + ip_len - before.len() - header_len) as u32;
+    let payload_len = (Parsed::L3 + ip_len).checked_sub(before.len() + header_len)? as u32;
     Some((Segment { seq: tcp::seq(header), ack: tcp::ack(header), flags: tcp::ACK, payload_len }, timestamps))
 }
 
