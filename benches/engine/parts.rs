@@ -91,7 +91,7 @@ fn table(v6: bool, sessions: u32) -> SessionTable {
 }
 
 fn look_up(table: &SessionTable, tuples: &[Tuple; BURST], v6: bool) -> u32 {
-    let mut hashes = [KeyHash(0); BURST];
+    let mut hashes = [KeyHash::EMPTY; BURST];
     for (hash, tuple) in hashes.iter_mut().zip(tuples) {
         *hash = table.hash(tuple, v6);
         table.prefetch_buckets(*hash);

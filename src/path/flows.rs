@@ -28,7 +28,7 @@ const _: () = assert!(size_of::<Flow>() == 16);
 impl Flow {
     /// A packet that is not plain and was not looked up.
     pub const EMPTY: Flow =
-        Flow { hash: KeyHash(0), candidate: Candidate::NONE, way: PortId(0), plain: None };
+        Flow { hash: KeyHash::EMPTY, candidate: Candidate::NONE, way: PortId(0), plain: None };
 
     /// Whether it is an IPv6 packet, of a plain one.
     #[inline(always)]

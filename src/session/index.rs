@@ -143,11 +143,6 @@ impl Index {
         Ok(Index { buckets })
     }
 
-    #[inline(always)]
-    fn home(&self, hash: KeyHash) -> usize {
-        hash.bucket(self.buckets.len() as u32) as usize
-    }
-
     /// The bucket `distance` after `home`; `distance` does not exceed the number of buckets.
     #[inline(always)]
     fn after(&self, home: usize, distance: usize) -> usize {
@@ -157,14 +152,14 @@ impl Index {
 
     #[inline(always)]
     pub(super) fn prefetch(&self, hash: KeyHash) {
-        cpu::prefetch_index(&self.buckets, self.home(hash));
+        cpu::prefetch_index(&self.buckets, hash.home as usize);
     }
 
     /// The first entry whose tag is that of `hash`.
     #[inline(always)]
     pub(super) fn first(&self, hash: KeyHash) -> EntryRef {
-        let bucket = &self.buckets[self.home(hash)];
-        match bucket.slots_with(hash.tag()).next() {
+        let bucket = &self.buckets[hash.home as usize];
+        match bucket.slots_with(hash.tag).next() {
             Some(slot) => EntryRef(bucket.entries[slot]),
             None if bucket.overflowed == 0 => EntryRef::NONE,
             None => self.first_further(hash),
@@ -179,10 +174,10 @@ impl Index {
 
     /// The first entry whose tag is that of `hash` and that `is_it` accepts.
     pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(EntryRef) -> bool) -> Option<EntryRef> {
-        let home = self.home(hash);
+        let home = hash.home as usize;
         for distance in 0..=usize::from(self.buckets[home].reach) {
             let bucket = &self.buckets[self.after(home, distance)];
-            for slot in bucket.slots_with(hash.tag()) {
+            for slot in bucket.slots_with(hash.tag) {
                 let entry = EntryRef(bucket.entries[slot]);
                 if is_it(entry) {
                     return Some(entry);
@@ -195,8 +190,8 @@ impl Index {
     /// Adds an entry. False if there is no room within reach, which a table within its capacity does not see.
     #[must_use]
     pub(super) fn insert(&mut self, hash: KeyHash, entry: EntryRef) -> bool {
-        let home = self.home(hash);
-        self.buckets[home].put(hash.tag(), entry) || self.insert_further(home, hash.tag(), entry)
+        let home = hash.home as usize;
+        self.buckets[home].put(hash.tag, entry) || self.insert_further(home, hash.tag, entry)
     }
 
     #[cold]
@@ -217,11 +212,11 @@ impl Index {
 
     /// Takes an entry out. False if it was not there.
     pub(super) fn remove(&mut self, hash: KeyHash, entry: EntryRef) -> bool {
-        let home = self.home(hash);
+        let home = hash.home as usize;
         for distance in 0..=usize::from(self.buckets[home].reach) {
             let index = self.after(home, distance);
             let bucket = &mut self.buckets[index];
-            let Some(slot) = bucket.slots_with(hash.tag()).find(|&slot| bucket.entries[slot] == entry.0)
+            let Some(slot) = bucket.slots_with(hash.tag).find(|&slot| bucket.entries[slot] == entry.0)
             else {
                 continue;
             };
@@ -249,7 +244,7 @@ mod tests {
 
     /// A hash with a given tag whose home is the first bucket.
     fn at_first_bucket(tag: u16) -> KeyHash {
-        KeyHash(u64::from(tag))
+        KeyHash { home: 0, tag }
     }
 
     #[test]
@@ -309,7 +304,7 @@ mod tests {
     fn the_way_on_wraps_and_ends() {
         let mut index = Index::new(8, Pages::Transparent).unwrap();
         assert_eq!(index.buckets.len(), 3);
-        let last = KeyHash(u64::MAX << 32 | 9);
+        let last = KeyHash { home: 2, tag: 9 };
         for n in 0..30 {
             assert!(index.insert(last, entry(n)), "{n}");
         }
@@ -327,7 +322,7 @@ mod tests {
         for n in 0..2 * SESSIONS {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (state ^ state >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            assert!(index.insert(KeyHash(mixed ^ mixed >> 29), entry(n)));
+            assert!(index.insert(KeyHash::of(mixed ^ mixed >> 29, index.buckets.len() as u32), entry(n)));
         }
         let away: u32 = index.buckets.iter().map(|bucket| u32::from(bucket.overflowed)).sum();
         let furthest = index.buckets.iter().map(|bucket| bucket.reach).max().unwrap();

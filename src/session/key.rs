@@ -19,35 +19,37 @@ pub struct Keys {
     pub outbound: Tuple,
 }
 
-/// The hash of a tuple under one table's seed; meaningless to another table.
+/// What the hash of a tuple under one table's seed says: where its key stands in that table. Meaningless to another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct KeyHash(pub u64);
+pub struct KeyHash {
+    /// the bucket where the key is looked for first
+    pub(super) home: u32,
+    /// what stands for the key in its bucket: fifteen bits that do not choose the bucket, and one that keeps it from being 0
+    pub(super) tag: u16,
+}
 
 impl KeyHash {
-    /// The bucket where the key is looked for first, below `buckets`: a product instead of a modulus, so that
-    /// any number of buckets will do.
-    #[inline(always)]
-    pub(super) const fn bucket(self, buckets: u32) -> u32 {
-        (((self.0 >> 32) * buckets as u64) >> 32) as u32
-    }
+    /// Of no key in particular.
+    pub const EMPTY: KeyHash = KeyHash { home: 0, tag: 1 };
 
-    /// What stands for the key in its bucket: fifteen bits that do not choose the bucket, and one that keeps it from being
-    /// 0.
+    /// Of 64 random bits, in a table of so many buckets. A product chooses one instead of a modulus, so that any number of
+    /// buckets will do.
     #[inline(always)]
-    pub(super) const fn tag(self) -> u16 {
-        self.0 as u16 | 1
+    pub(super) const fn of(hash: u64, buckets: u32) -> KeyHash {
+        KeyHash { home: (((hash >> 32) * buckets as u64) >> 32) as u32, tag: hash as u16 | 1 }
     }
 }
 
-/// The hash function with its secret.
+/// The hash function of one table, with its secret.
 #[derive(Clone, Copy)]
 pub(super) struct KeyHasher {
     seed: [u64; 4],
+    buckets: u32,
 }
 
 impl KeyHasher {
     /// The digits of pi keep a seed of zeros, as a test may give, from multiplying by zero.
-    pub(super) const fn new(seed: [u64; 4]) -> Self {
+    pub(super) const fn new(seed: [u64; 4], buckets: u32) -> Self {
         let [s0, s1, s2, s3] = seed;
         KeyHasher {
             seed: [
@@ -56,34 +58,35 @@ impl KeyHasher {
                 s2 ^ 0xa409_3822_299f_31d0,
                 s3 ^ 0x082e_fa98_ec4e_6c89,
             ],
+            buckets,
         }
     }
 
     #[inline(always)]
     pub(super) fn hash(&self, tuple: &Tuple, v6: bool) -> KeyHash {
-        if v6 { self.hash_wide(tuple) } else { self.hash_v4(tuple) }
+        KeyHash::of(if v6 { self.hash_wide(tuple) } else { self.hash_v4(tuple) }, self.buckets)
     }
 
     /// Twelve bytes and the protocol.
     #[inline(always)]
-    fn hash_v4(&self, tuple: &Tuple) -> KeyHash {
+    fn hash_v4(&self, tuple: &Tuple) -> u64 {
         let [s0, s1, s2, s3] = self.seed;
         let src = u32::from_ne_bytes(tuple.src.v4_octets());
         let dst = u32::from_ne_bytes(tuple.dst.v4_octets());
-        KeyHash(fold(fold(pair(src, dst) ^ s0, rest(tuple) ^ s1) ^ s2, s3))
+        fold(fold(pair(src, dst) ^ s0, rest(tuple, s1)) ^ s2, s3)
     }
 
     /// All thirty-six bytes and the protocol. In line: a tuple that is handed over in memory is written in other pieces
     /// than it is read in, and every hash would wait for the stores.
     #[inline(always)]
-    fn hash_wide(&self, tuple: &Tuple) -> KeyHash {
+    fn hash_wide(&self, tuple: &Tuple) -> u64 {
         let [s0, s1, s2, s3] = self.seed;
         let (src_high, src_low) = halves(tuple.src.octets());
         let (dst_high, dst_low) = halves(tuple.dst.octets());
         let src = fold(src_high ^ s0, src_low ^ s1);
         let dst = fold(dst_high ^ s2, dst_low ^ s3);
         // the rotation keeps the hash of a flow apart from that of its answers
-        KeyHash(fold(src ^ rest(tuple) ^ s2, dst.rotate_left(23) ^ s0))
+        fold(src ^ rest(tuple, s2), dst.rotate_left(23) ^ s0)
     }
 }
 
@@ -100,11 +103,11 @@ pub(super) fn is_v4(tuple: &Tuple) -> bool {
     tuple.src.is_v4() && tuple.dst.is_v4()
 }
 
-/// Ports and protocol in one lane.
+/// Ports in one lane with a seed of the protocol: where that is known, so is the seed before the first packet.
 #[inline(always)]
-fn rest(tuple: &Tuple) -> u64 {
+fn rest(tuple: &Tuple, seed: u64) -> u64 {
     let ports = u32::from(tuple.sport) << 16 | u32::from(tuple.dport);
-    u64::from(tuple.protocol as u8) << 32 | u64::from(ports)
+    u64::from(ports) ^ (seed ^ u64::from(tuple.protocol as u8) << 32)
 }
 
 #[inline(always)]
@@ -163,13 +166,13 @@ mod tests {
     #[test]
     fn neighbouring_clients_spread_evenly_over_buckets_and_tags() {
         for seed in SEEDS {
-            let hasher = KeyHasher::new(seed);
+            let hasher = KeyHasher::new(seed, 1009);
             for tuple in [v4 as fn(u32) -> Tuple, v6] {
                 let (mut buckets, mut tags) = (vec![0u32; 1009], vec![0u32; 1 << 10]);
                 for n in 0..200_000 {
                     let hash = hash(&hasher, &tuple(n));
-                    buckets[hash.bucket(1009) as usize] += 1;
-                    tags[usize::from(hash.tag() >> 6)] += 1;
+                    buckets[hash.home as usize] += 1;
+                    tags[usize::from(hash.tag >> 6)] += 1;
                 }
                 assert!(
                     chi_square_deviation(&buckets).abs() < 5.0,
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_field_and_the_direction_change_the_hash() {
-        let hasher = KeyHasher::new(SEEDS[0]);
+        let hasher = KeyHasher::new(SEEDS[0], u32::MAX);
         for tuple in [v4(7), v6(7)] {
             let others = [
                 Tuple { src: Address::from_v4([10, 0, 0, 8]), ..tuple },
@@ -197,28 +200,28 @@ mod tests {
                 assert_ne!(hash(&hasher, &tuple), hash(&hasher, &other), "{other:?}");
             }
             assert_eq!(hash(&hasher, &tuple), hash(&hasher, &tuple.clone()));
-            assert_ne!(hash(&hasher, &tuple), hash(&KeyHasher::new(SEEDS[1]), &tuple));
+            assert_ne!(hash(&hasher, &tuple), hash(&KeyHasher::new(SEEDS[1], u32::MAX), &tuple));
         }
     }
 
     /// What a linear hash cannot do: tuples that collide under one seed are apart under another.
     #[test]
     fn collisions_depend_on_the_seed() {
-        let [one, two, _] = SEEDS.map(KeyHasher::new);
-        let home = hash(&one, &v4(0)).bucket(256);
+        let [one, two, _] = SEEDS.map(|seed| KeyHasher::new(seed, 256));
+        let home = hash(&one, &v4(0)).home;
         let colliding: Vec<Tuple> =
-            (0..100_000).map(v4).filter(|t| hash(&one, t).bucket(256) == home).collect();
+            (0..100_000).map(v4).filter(|t| hash(&one, t).home == home).collect();
         assert!(colliding.len() > 200);
         let mut elsewhere = vec![0u32; 256];
-        colliding.iter().for_each(|t| elsewhere[hash(&two, t).bucket(256) as usize] += 1);
+        colliding.iter().for_each(|t| elsewhere[hash(&two, t).home as usize] += 1);
         assert!(*elsewhere.iter().max().unwrap() < 16, "they stay together: {elsewhere:?}");
     }
 
     #[test]
     fn a_tag_is_never_the_mark_of_a_free_slot() {
-        assert_eq!(KeyHash(0xffff_0000_0000_0000).tag(), 1);
-        assert_eq!(KeyHash(0xffff_0000_0000_abcd).tag(), 0xabcd);
-        assert_eq!(KeyHash(0xffff_0000_0000_abcc).tag(), 0xabcd);
-        assert_eq!(KeyHash(u64::MAX).bucket(10), 9);
+        assert_eq!(KeyHash::of(0xffff_0000_0000_0000, 10).tag, 1);
+        assert_eq!(KeyHash::of(0xffff_0000_0000_abcd, 10).tag, 0xabcd);
+        assert_eq!(KeyHash::of(0xffff_0000_0000_abcc, 10).tag, 0xabcd);
+        assert_eq!(KeyHash::of(u64::MAX, 10).home, 9);
     }
 }

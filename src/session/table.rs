@@ -169,7 +169,7 @@ impl SessionTable {
         let no_memory = |part| move |source| TableError::Memory { part, sessions_max, source };
         let len = sessions_max as usize;
         Ok(SessionTable {
-            hasher: KeyHasher::new(config.seed),
+            hasher: KeyHasher::new(config.seed, Index::buckets_for(sessions_max) as u32),
             index: Index::new(sessions_max, pages).map_err(no_memory("index"))?,
             hot: HugeArray::new(len, pages).map_err(no_memory("hot lines"))?,
             cold: HugeArray::new(len, pages).map_err(no_memory("cold lines"))?,
