@@ -16,4 +16,4 @@ pub use cycles::tsc;
 pub use huge_array::{HugeArray, MapError, PageKind, Pages};
 pub use prefetch::{prefetch, prefetch_index};
 pub use required::{UNFIT, fit};
-pub use simd::{equal_lanes, equal_under};
+pub use simd::{equal_lanes, equal_pairs, equal_under};

@@ -59,7 +59,7 @@ pub fn equal_under(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> bool
 #[inline(always)]
 fn equal_under_avx2(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> bool {
     use core::arch::x86_64::{
-        _mm256_and_si256, _mm256_lddqu_si256, _mm256_loadu_si256, _mm256_testz_si256, _mm256_xor_si256,
+        _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_lddqu_si256, _mm256_loadu_si256, _mm256_movemask_epi8,
     };
     // SAFETY: as above; each load reads the 32 bytes of its array.
     unsafe {
@@ -67,8 +67,7 @@ fn equal_under_avx2(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> boo
         // To compilers LDDQU is another instruction than a load: after a load they would take fields that are read next
         // out of the vector, at twice the cost of reading them.
         let bytes = _mm256_lddqu_si256(bytes.as_ptr().cast());
-        let difference = _mm256_xor_si256(_mm256_and_si256(bytes, mask), wanted);
-        _mm256_testz_si256(difference, difference) != 0
+        _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, mask), wanted)) == -1
     }
 }
 
@@ -76,6 +75,23 @@ fn equal_under_avx2(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> boo
 #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "avx2"))))]
 fn equal_under_portable(mask: &[u8; 32], wanted: &[u8; 32], bytes: &[u8; 32]) -> bool {
     std::iter::zip(bytes, mask).map(|(byte, mask)| byte & mask).eq(wanted.iter().copied())
+}
+
+/// Whether two arrays of sixteen bytes equal two others.
+#[inline(always)]
+pub fn equal_pairs(a: [&[u8; 16]; 2], b: [&[u8; 16]; 2]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 belongs to x86-64; each load reads the 16 bytes of its array and needs no alignment.
+    unsafe {
+        use core::arch::x86_64::{_mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8};
+        let [a, b] = [a, b].map(|pair| pair.map(|array| _mm_loadu_si128(array.as_ptr().cast())));
+        let equal = _mm_and_si128(_mm_cmpeq_epi8(a[0], b[0]), _mm_cmpeq_epi8(a[1], b[1]));
+        _mm_movemask_epi8(equal) == 0xffff
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        a == b
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +129,20 @@ mod tests {
                 prop_assert_eq!(equal, equal_under_portable(&mask, &wanted, &bytes));
                 prop_assert_eq!(equal, bytes[at] & mask[at] == wanted[at]);
             }
+        }
+
+        #[test]
+        fn pairs_equal_in_every_byte(
+            bytes in prop::array::uniform32(any::<u8>()),
+            (at, bit) in (0usize..32, 0u32..8),
+        ) {
+            let pair = |bytes: &[u8; 32]| -> [[u8; 16]; 2] { zerocopy::transmute!(*bytes) };
+            let mut other = bytes;
+            other[at] ^= 1 << bit;
+            let [one, other] = [bytes, other].map(|bytes| pair(&bytes));
+            let [one, other] = [one.each_ref(), other.each_ref()];
+            prop_assert!(equal_pairs(one, one));
+            prop_assert!(!equal_pairs(one, other));
         }
 
         #[test]

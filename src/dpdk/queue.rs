@@ -78,8 +78,10 @@ impl TxQueue {
             let first = packets.as_mut_ptr();
             let sent = usize::from(sys::shim_tx_burst(self.port, self.queue, first.cast(), have as u16));
             packets.set_len(0);
-            std::ptr::copy(first.add(sent), first, have - sent);
-            packets.set_len(have - sent);
+            if sent < have {
+                std::ptr::copy(first.add(sent), first, have - sent);
+                packets.set_len(have - sent);
+            }
             sent
         }
     }

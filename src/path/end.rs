@@ -19,8 +19,17 @@ const EXPIRE_BUDGET: usize = 64;
 impl<P: Packet> Shard<P> {
     /// A slice of the timer wheel: ends what was idle for too long, sends again what was not acknowledged, and sets the
     /// timers of the rest anew.
+    #[inline]
     pub(super) fn expire<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>) {
         let now = turn.now.tick();
+        if self.wheel.is_behind(now) {
+            self.expire_until(turn, now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn expire_until<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, now: Tick) {
         let mut due = arrayvec::ArrayVec::<SessionIndex, EXPIRE_BUDGET>::new();
         let mut headers_due = arrayvec::ArrayVec::<SessionIndex, EXPIRE_BUDGET>::new();
         let (default_timeouts, snapshot) = (&self.default_timeouts, turn.snapshot);

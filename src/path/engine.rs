@@ -34,6 +34,13 @@ use crate::wire::Tuple;
 /// Packets that travel together.
 pub const BURST: usize = 32;
 
+/// What a burst is, apart from its flows.
+struct Received {
+    bytes: u64,
+    /// whether any plain frame is an IPv6 one
+    v6: bool,
+}
+
 /// One worker's engine: its shard and the configuration it works by.
 pub struct Engine<P> {
     snapshot: Arc<Snapshot>,
@@ -58,15 +65,15 @@ impl<P: Packet> Engine<P> {
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
-    /// Forwards one burst received on `port`; `packets` is empty afterwards.
+    /// Forwards one burst received on `port`; `packets` is empty afterwards. How many bytes they were.
     pub fn process<I: Io<Packet = P>>(
         &mut self,
         io: &mut I,
         now: Now,
         port: PortId,
         packets: &mut ArrayVec<P, BURST>,
-    ) {
-        self.process_observed(io, now, port, packets, &mut ());
+    ) -> u64 {
+        self.process_observed(io, now, port, packets, &mut ())
     }
 
     /// As [`Engine::process`], telling `observer` where each phase ends.
@@ -78,24 +85,29 @@ impl<P: Packet> Engine<P> {
         port: PortId,
         packets: &mut ArrayVec<P, BURST>,
         observer: &mut impl Observer,
-    ) {
+    ) -> u64 {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let (shard, flows) = (&mut self.shard, &mut self.flows);
         let lane = Lane::of(&turn, port, shard.mtu);
         shard.counters.received += packets.len() as u64;
-        shard.classify_all(&mut turn, &lane, packets, flows);
+        let received = shard.classify_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Classify);
         if shard.workers > 1 {
             shard.steer_all(&mut turn, port, packets, flows);
         }
         observer.ended(Phase::Steer);
-        shard.probe_all(packets.len(), flows);
+        if received.v6 {
+            shard.probe_all::<true>(packets.len(), flows);
+        } else {
+            shard.probe_all::<false>(packets.len(), flows);
+        }
         if shard.counters.toa_sent != shard.toa_sent_before {
             shard.prefetch_told(packets.len(), flows);
         }
         observer.ended(Phase::Probe);
         shard.forward_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Forward);
+        received.bytes
     }
 
     /// Takes one item from another worker's hands.
@@ -181,44 +193,56 @@ impl<P: Packet> Shard<P> {
         lane: &Lane,
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
-    ) {
+    ) -> Received {
         packets.iter().for_each(P::prefetch);
+        let mut received = Received { bytes: 0, v6: false };
         let (mut at, mut all_plain) = (0, true);
         while let packets @ [first, ..] = &packets[at..] {
             let flows = &mut flows.looked_up[at..];
             flows[0].plain = None;
-            let run = match plain::kind_by_type(first.head()) {
+            let kind = plain::kind_by_type(first.head());
+            let (run, bytes) = match kind {
                 Some(Kind::Udp4) => self.look_up_run::<HEADERS_V4, false>(lane, packets, flows),
                 Some(Kind::Tcp4) => self.look_up_run::<HEADERS_V4, true>(lane, packets, flows),
                 Some(Kind::Udp6) => self.look_up_run::<HEADERS_V6, false>(lane, packets, flows),
                 Some(Kind::Tcp6) => self.look_up_run::<HEADERS_V6, true>(lane, packets, flows),
-                None => 0,
+                None => (0, 0),
             };
-            all_plain &= run > 0;
-            at += run.max(1);
+            received.v6 |= kind.is_some_and(Kind::is_v6);
+            if run > 0 {
+                received.bytes += bytes;
+                at += run;
+            } else {
+                received.bytes += first.len() as u64;
+                all_plain = false;
+                at += 1;
+            }
         }
         if !all_plain {
             self.classify_closely(turn, lane.port, packets, flows);
         }
+        received
     }
 
-    /// Begins to look for the sessions of plain frames of one kind, until there comes another one; of how many.
+    /// Begins to look for the sessions of plain frames of one kind, until there comes another one; of how many, and the
+    /// bytes of these.
     #[inline(never)]
     fn look_up_run<const HEADERS: usize, const TCP: bool>(
         &self,
         lane: &Lane,
         packets: &[P],
         flows: &mut [Flow],
-    ) -> usize {
+    ) -> (usize, u64) {
         let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
-        let mut run = 0;
+        let (mut run, mut bytes) = (0, 0);
         for (packet, flow) in packets.iter().zip(flows) {
             let Some(tuple) = plain::recognise_as::<P, HEADERS, TCP>(packet, &lane.gate) else { break };
             flow.hash = self.look_up(&tuple, kind.is_v6());
             flow.plain = Some(kind);
+            bytes += packet.len() as u64;
             run += 1;
         }
-        run
+        (run, bytes)
     }
 
     /// Begins to look for a session.
@@ -305,11 +329,12 @@ impl<P: Packet> Shard<P> {
         });
     }
 
+    /// Finds what may be the sessions of packets, of which any may be an IPv6 one or none is.
     #[inline]
-    fn probe_all(&self, count: usize, flows: &mut Flows) {
+    fn probe_all<const V6: bool>(&self, count: usize, flows: &mut Flows) {
         for flow in &mut flows.looked_up[..count] {
             flow.candidate = self.sessions.probe(flow.hash);
-            self.sessions.prefetch_entry(flow.candidate, flow.is_v6());
+            self.sessions.prefetch_entry(flow.candidate, V6 && flow.is_v6());
         }
     }
 
@@ -332,13 +357,13 @@ impl<P: Packet> Shard<P> {
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
     ) {
-        let (passed, ways) = self.express_all(turn.snapshot, lane, packets, &mut flows.looked_up);
-        match ways.only() {
-            Some(way) if passed == packets.len() => {
-                self.counters.transmitted += passed as u64;
-                turn.io.transmit_all(way, packets);
+        let departing = self.express_all(turn.snapshot, lane, packets, &flows.looked_up);
+        match departing.only_way() {
+            Some(way) if departing.packets == packets.len() => {
+                self.counters.transmitted += departing.packets as u64;
+                turn.io.transmit_all(way, packets, departing.bytes);
             }
-            _ => self.forward_each(turn, lane, packets, flows, passed),
+            _ => self.forward_each(turn, lane, packets, flows, departing.packets),
         }
     }
 
@@ -357,7 +382,7 @@ impl<P: Packet> Shard<P> {
         for (at, mut packet) in packets.take().into_iter().enumerate() {
             let flow = &flows.looked_up[at];
             let way = match at.cmp(&passed) {
-                Ordering::Less => Some(flow.way),
+                Ordering::Less => Some(self.way(flow.candidate)),
                 Ordering::Equal => None,
                 Ordering::Greater => self.express(turn.snapshot, lane, &mut packet, flow),
             };
@@ -382,9 +407,7 @@ impl<P: Packet> Shard<P> {
         mut parsed: Parsed,
         (hash, plain): (KeyHash, Option<Kind>),
     ) {
-        if let Some(kind) = plain
-            && !plain::is_sound(packet.head(), kind)
-        {
+        if plain.is_some() && !plain::is_sound(packet.head(), &parsed) {
             let port = &turn.snapshot.ports[lane.port.index()];
             match classify(&mut packet, port, &mut parsed) {
                 Class::Flow => {}
@@ -411,7 +434,7 @@ impl<P: Packet> Shard<P> {
         let hash_and_kind = if let Some((kind, tuple)) = plain::recognise(&packet, &lane.gate) {
             let hash = self.look_up(&tuple, kind.is_v6());
             let candidate = self.sessions.probe(hash);
-            let flow = Flow { hash, candidate, plain: Some(kind), ..Flow::EMPTY };
+            let flow = Flow { hash, candidate, plain: Some(kind) };
             if let Some(port) = self.express(turn.snapshot, &lane, &mut packet, &flow) {
                 return self.transmit(turn, port, packet);
             }

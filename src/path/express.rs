@@ -19,7 +19,8 @@ use super::tcp_translate;
 use crate::clock::Tick;
 use crate::id::PortId;
 use crate::service::snapshot::{Snapshot, ToaSettings};
-use crate::session::{Candidate, Direction, Flags, SessionIndex, SessionTable};
+use crate::session::Direction::{Inbound, Outbound};
+use crate::session::{Candidate, Flags, SessionIndex, SessionTable};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option, udp};
 
@@ -62,32 +63,40 @@ impl Lane {
     }
 }
 
-/// The ports by which packets have left, as far as it matters.
-#[derive(Clone, Copy)]
-pub(super) struct Ways {
-    /// the bits that any of them has
-    any: u16,
-    /// the bits that all of them have
-    all: u16,
+/// What [`Shard::pass_run`] is told of a packet before the first one: its protocol and its direction.
+const TCP: bool = true;
+const UDP: bool = false;
+const IN: bool = true;
+const OUT: bool = false;
+
+/// Packets that may be of one sort, and their surroundings.
+struct Run<'a, P> {
+    snapshot: &'a Snapshot,
+    lane: &'a Lane,
+    packets: &'a mut [P],
+    flows: &'a [Flow],
 }
 
-impl Ways {
-    const NONE: Ways = Ways { any: 0, all: u16::MAX };
+/// The packets of a burst that have passed, before they leave.
+pub(super) struct Departing {
+    pub packets: usize,
+    /// of these packets
+    pub bytes: u64,
+    /// the port by which the first one leaves
+    first_way: PortId,
+    /// the bits in which any other's differs from it
+    differ: u16,
+}
 
-    #[inline(always)]
-    fn add(&mut self, port: PortId) {
-        self.any |= port.0;
-        self.all &= port.0;
+impl Departing {
+    fn none_yet(first_way: PortId) -> Departing {
+        Departing { packets: 0, bytes: 0, first_way, differ: 0 }
     }
 
-    fn and(self, other: Ways) -> Ways {
-        Ways { any: self.any | other.any, all: self.all & other.all }
-    }
-
-    /// The only one, if there is just one.
+    /// The port by which all of them leave, if it is one.
     #[inline(always)]
-    pub fn only(self) -> Option<PortId> {
-        (self.any == self.all).then_some(PortId(self.any))
+    pub fn only_way(&self) -> Option<PortId> {
+        (self.differ == 0).then_some(self.first_way)
     }
 }
 
@@ -102,94 +111,128 @@ impl<P: Packet> Shard<P> {
         flow: &Flow,
     ) -> Option<PortId> {
         let candidate = flow.candidate;
-        match flow.plain? {
-            Kind::Udp4 => self.pass::<HEADERS_V4, false, false>(snapshot, lane, packet, candidate),
-            Kind::Tcp4 => self.pass::<HEADERS_V4, true, true>(snapshot, lane, packet, candidate),
-            Kind::Udp6 => self.pass::<HEADERS_V6, false, false>(snapshot, lane, packet, candidate),
-            Kind::Tcp6 => self.pass::<HEADERS_V6, true, true>(snapshot, lane, packet, candidate),
-        }
+        let passed = match flow.sort()? {
+            (Kind::Udp4, Inbound) => {
+                self.pass::<HEADERS_V4, UDP, IN, false>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Udp4, Outbound) => {
+                self.pass::<HEADERS_V4, UDP, OUT, false>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Udp6, Inbound) => {
+                self.pass::<HEADERS_V6, UDP, IN, false>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Udp6, Outbound) => {
+                self.pass::<HEADERS_V6, UDP, OUT, false>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Tcp4, Inbound) => {
+                self.pass::<HEADERS_V4, TCP, IN, true>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Tcp4, Outbound) => {
+                self.pass::<HEADERS_V4, TCP, OUT, false>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Tcp6, Inbound) => {
+                self.pass::<HEADERS_V6, TCP, IN, true>(snapshot, lane, packet, candidate)
+            }
+            (Kind::Tcp6, Outbound) => {
+                self.pass::<HEADERS_V6, TCP, OUT, false>(snapshot, lane, packet, candidate)
+            }
+        };
+        passed.map(|(way, _)| way)
     }
 
-    /// [`Shard::express`] for the first ones of a burst, as long as they pass; how many have passed, and by which ways.
+    /// [`Shard::express`] for the first ones of a burst, as long as they pass.
     ///
-    /// Most bursts are of one kind: packets of a kind are taken through together, and TCP as if no segment carried TOA until
-    /// one should.
+    /// Most bursts are of one kind and travel one way: such packets are taken through together, and TCP as if no segment
+    /// carried TOA until one should.
     #[inline]
     pub(super) fn express_all(
         &mut self,
         snapshot: &Snapshot,
         lane: &Lane,
         packets: &mut [P],
-        flows: &mut [Flow],
-    ) -> (usize, Ways) {
-        let (mut passed, mut ways, mut toa) = (0, Ways::NONE, false);
-        while let (packets @ [_, ..], [first, ..]) = (&mut packets[passed..], &flows[passed..]) {
-            let (Some(kind), flows) = (first.plain, &mut flows[passed..]) else { break };
-            let (run, run_ways) = match (kind, toa) {
-                (Kind::Udp4, _) => self.pass_run::<HEADERS_V4, false, false>(snapshot, lane, packets, flows),
-                (Kind::Udp6, _) => self.pass_run::<HEADERS_V6, false, false>(snapshot, lane, packets, flows),
-                (Kind::Tcp4, false) => {
-                    self.pass_run::<HEADERS_V4, true, false>(snapshot, lane, packets, flows)
-                }
-                (Kind::Tcp6, false) => {
-                    self.pass_run::<HEADERS_V6, true, false>(snapshot, lane, packets, flows)
-                }
-                (Kind::Tcp4, true) => self.pass_run::<HEADERS_V4, true, true>(snapshot, lane, packets, flows),
-                (Kind::Tcp6, true) => self.pass_run::<HEADERS_V6, true, true>(snapshot, lane, packets, flows),
+        flows: &[Flow],
+    ) -> Departing {
+        let mut all = Departing::none_yet(flows.first().map_or(PortId(0), |flow| self.way(flow.candidate)));
+        let mut toa = false;
+        while let (packets @ [_, ..], flows @ [first, ..]) =
+            (&mut packets[all.packets..], &flows[all.packets..])
+            && let Some(sort) = first.sort()
+        {
+            let (run, all) = (Run { snapshot, lane, packets, flows }, &mut all);
+            let passed = match (sort, toa) {
+                ((Kind::Udp4, Inbound), _) => self.pass_run::<HEADERS_V4, UDP, IN, false>(run, all),
+                ((Kind::Udp4, Outbound), _) => self.pass_run::<HEADERS_V4, UDP, OUT, false>(run, all),
+                ((Kind::Udp6, Inbound), _) => self.pass_run::<HEADERS_V6, UDP, IN, false>(run, all),
+                ((Kind::Udp6, Outbound), _) => self.pass_run::<HEADERS_V6, UDP, OUT, false>(run, all),
+                ((Kind::Tcp4, Inbound), false) => self.pass_run::<HEADERS_V4, TCP, IN, false>(run, all),
+                ((Kind::Tcp4, Inbound), true) => self.pass_run::<HEADERS_V4, TCP, IN, true>(run, all),
+                ((Kind::Tcp4, Outbound), _) => self.pass_run::<HEADERS_V4, TCP, OUT, false>(run, all),
+                ((Kind::Tcp6, Inbound), false) => self.pass_run::<HEADERS_V6, TCP, IN, false>(run, all),
+                ((Kind::Tcp6, Inbound), true) => self.pass_run::<HEADERS_V6, TCP, IN, true>(run, all),
+                ((Kind::Tcp6, Outbound), _) => self.pass_run::<HEADERS_V6, TCP, OUT, false>(run, all),
             };
-            passed += run;
-            ways = ways.and(run_ways);
-            if flows.get(run).is_none_or(|next| next.plain == Some(kind)) {
-                if toa || !kind.is_tcp() {
+            if passed == 0 {
+                let (kind, direction) = sort;
+                if toa || !kind.is_tcp() || direction == Outbound {
                     break;
                 }
                 toa = true;
             }
         }
-        (passed, ways)
+        all
     }
 
-    /// Passes packets of one kind until there comes another one or one that does not pass; how many.
+    /// Passes packets of one sort until there comes another one or one that does not pass; how many.
     #[inline(never)]
-    fn pass_run<const HEADERS: usize, const TCP: bool, const TOA: bool>(
+    fn pass_run<const HEADERS: usize, const TCP: bool, const IN: bool, const TOA: bool>(
         &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        packets: &mut [P],
-        flows: &mut [Flow],
-    ) -> (usize, Ways) {
+        run: Run<'_, P>,
+        all: &mut Departing,
+    ) -> usize {
         let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
-        let (mut passed, mut ways) = (0, Ways::NONE);
-        for (packet, flow) in packets.iter_mut().zip(flows) {
-            if flow.plain != Some(kind) {
+        let direction = if IN { Inbound } else { Outbound };
+        let (mut passed, mut bytes, mut differ) = (0, 0, 0);
+        for (packet, flow) in run.packets.iter_mut().zip(run.flows) {
+            if flow.plain != Some(kind) || flow.candidate.direction() != direction {
                 break;
             }
-            let Some(way) = self.pass::<HEADERS, TCP, TOA>(snapshot, lane, packet, flow.candidate) else {
-                break;
-            };
-            flow.way = way;
-            ways.add(way);
+            let way = self.pass::<HEADERS, TCP, IN, TOA>(run.snapshot, run.lane, packet, flow.candidate);
+            let Some((way, len)) = way else { break };
+            differ |= way.0 ^ all.first_way.0;
+            bytes += len;
             passed += 1;
         }
-        (passed, ways)
+        all.packets += passed;
+        all.bytes += bytes as u64;
+        all.differ |= differ;
+        passed
     }
 
-    /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP, and that may carry TOA or not.
+    /// Where packets of a session leave.
     #[inline(always)]
-    fn pass<const HEADERS: usize, const TCP: bool, const TOA: bool>(
+    pub(super) fn way(&self, candidate: Candidate) -> PortId {
+        let ahead = self.sessions.next_hop(candidate).unwrap_or(0);
+        self.neighbours.adjacency(NeighbourIndex(ahead)).port()
+    }
+
+    /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP, that travels inbound or
+    /// outbound, and that may carry TOA or not; with the bytes of the frame.
+    #[inline(always)]
+    fn pass<const HEADERS: usize, const TCP: bool, const IN: bool, const TOA: bool>(
         &mut self,
         snapshot: &Snapshot,
         lane: &Lane,
         packet: &mut P,
         candidate: Candidate,
-    ) -> Option<PortId> {
+    ) -> Option<(PortId, usize)> {
         let v6 = HEADERS == HEADERS_V6;
         let l4 = HEADERS - tcp::HEADER_LEN;
         let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
+        let direction = if IN { Inbound } else { Outbound };
 
         let (mut headers, mut options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers, protocol);
-        let (index, direction) = self.sessions.confirm(&tuple, v6, candidate)?;
+        let index = self.sessions.confirm(&tuple, v6, candidate, direction)?;
         let hot = self.sessions.hot(index);
         let (ahead, behind) = hot.next_hops(direction);
         let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
@@ -204,7 +247,7 @@ impl<P: Packet> Shard<P> {
         let ip_len = plain::ip_len(headers);
         let (mut end, mut delta) = (Parsed::L3 + ip_len, Delta::default());
         if TCP {
-            let told = direction == Direction::Inbound && self.sessions.hot(index).flags.has(Flags::TOA);
+            let told = IN && self.sessions.hot(index).flags.has(Flags::TOA);
             if told && !TOA {
                 return None;
             }
@@ -234,7 +277,7 @@ impl<P: Packet> Shard<P> {
         hot.packets = hot.packets.wrapping_add(1);
         real_server.count(direction, ip_len);
         packet.truncate(end);
-        Some(next_hop.port())
+        Some((next_hop.port(), end))
     }
 }
 

@@ -6,8 +6,7 @@ use super::engine::BURST;
 use super::packet::Packet;
 use super::parsed::Parsed;
 use super::plain::{self, Kind};
-use crate::id::PortId;
-use crate::session::{Candidate, KeyHash};
+use crate::session::{Candidate, Direction, KeyHash};
 use crate::wire::Tuple;
 
 /// What the phases find out about one packet.
@@ -17,8 +16,6 @@ pub struct Flow {
     pub hash: KeyHash,
     /// what the probe found
     pub candidate: Candidate,
-    /// where it leaves, once it has passed the express lane
-    pub way: PortId,
     /// what it holds if it is a plain frame; all others are described
     pub plain: Option<Kind>,
 }
@@ -27,8 +24,13 @@ const _: () = assert!(size_of::<Flow>() == 16);
 
 impl Flow {
     /// A packet that is not plain and was not looked up.
-    pub const EMPTY: Flow =
-        Flow { hash: KeyHash::EMPTY, candidate: Candidate::NONE, way: PortId(0), plain: None };
+    pub const EMPTY: Flow = Flow { hash: KeyHash::EMPTY, candidate: Candidate::NONE, plain: None };
+
+    /// What it holds and which way it would travel, of a plain one.
+    #[inline(always)]
+    pub fn sort(&self) -> Option<(Kind, Direction)> {
+        Some((self.plain?, self.candidate.direction()))
+    }
 
     /// Whether it is an IPv6 packet, of a plain one.
     #[inline(always)]

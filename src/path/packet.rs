@@ -77,9 +77,10 @@ pub trait Io {
     fn allocate(&mut self) -> Option<Self::Packet>;
     /// Queues a frame for a port. A frame the device does not take is counted as a drop by the runtime.
     fn transmit(&mut self, port: PortId, packet: Self::Packet);
-    /// Queues a burst for a port, in order; `packets` is empty afterwards.
+    /// Queues a burst of so many bytes for a port, in order; `packets` is empty afterwards.
     #[inline]
-    fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<Self::Packet, BURST>) {
+    fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<Self::Packet, BURST>, bytes: u64) {
+        let _ = bytes;
         packets.drain(..).for_each(|packet| self.transmit(port, packet));
     }
     /// Gives something to another worker; back if its ring is full.

@@ -210,28 +210,24 @@ pub fn recognise_as<P: Packet, const HEADERS: usize, const TCP: bool>(
     (checksum_ok && whole).then(|| tuple(headers, kind.protocol()))
 }
 
-/// Whether a plain frame has nothing wrong with what no established session vouches for: its addresses, its ports, the
-/// flags and the length of a TCP header, the checksum that UDP over IPv6 must have.
-#[cold]
-pub fn is_sound(frame: &[u8], kind: Kind) -> bool {
-    let tuple = tuple_of(frame, kind);
-    let (l4, ip_len) = place(frame, kind);
-    let martian =
-        if kind.is_v6() { is_martian_v6(&tuple.src) } else { is_martian_v4(tuple.src.v4_octets()[0]) };
-    let header = &frame[l4..];
-    let header_ok = if kind.is_tcp() {
-        is_tcp(header, l4 - Parsed::L3, ip_len)
-    } else {
+/// Whether a plain frame, as it was described, has nothing wrong with what no established session vouches for: its
+/// addresses, its ports, the flags and the length of a TCP header, the checksum that UDP over IPv6 must have.
+#[inline]
+pub fn is_sound(frame: &[u8], parsed: &Parsed) -> bool {
+    let Tuple { src, dst, dport, protocol, .. } = &parsed.tuple;
+    let martian = if parsed.v6 { is_martian_v6(src) } else { is_martian_v4(src.v4_octets()[0]) };
+    let l4 = usize::from(parsed.l4);
+    let header: &[u8; tcp::HEADER_LEN] = frame[l4..].first_chunk().expect("a plain frame");
+    let header_ok = match protocol {
+        Protocol::Tcp => {
+            let header_len = tcp::header_len(header);
+            let within = header_len >= tcp::HEADER_LEN && l4 + header_len <= parsed.end as usize;
+            within && tcp::flags_plausible(parsed.tcp_flags)
+        }
         // RFC 8200 §8.1: IPv6 has no UDP without a checksum
-        tuple.dport != 0 && (!kind.is_v6() || get_u16(header, udp::CHECKSUM_OFFSET) != 0)
+        Protocol::Udp => *dport != 0 && !(parsed.v6 && udp::checksum(header) == 0),
     };
-    tuple.src != tuple.dst && !martian && header_ok
-}
-
-/// Whether a packet of `ip_len` bytes with `header` behind `before` bytes holds a segment with flags that stacks send.
-fn is_tcp(header: &[u8], before: usize, ip_len: usize) -> bool {
-    let header_len = tcp::header_len(header);
-    header_len >= tcp::HEADER_LEN && before + header_len <= ip_len && tcp::flags_plausible(tcp::flags(header))
+    src != dst && !martian && header_ok
 }
 
 /// The flow of a plain frame, whose family is known by its headers' length.
@@ -379,10 +375,10 @@ mod tests {
                 ipv4::fill_checksum(&mut frame[Parsed::L3..Parsed::L3 + ipv4::HEADER_LEN]);
             }
             frame.truncate(len);
-            if let Some((kind, plain)) = recognised(&frame) {
+            if let Some((_, plain)) = recognised(&frame) {
                 let mut parsed = Parsed::EMPTY;
                 let class = classify(&mut HeapPacket::new(&frame), &port(), &mut parsed);
-                prop_assert_eq!(class == Class::Flow, is_sound(&frame, kind), "{:?}", class);
+                prop_assert_eq!(class == Class::Flow, is_sound(&frame, &plain), "{:?}", class);
                 if class == Class::Flow {
                     prop_assert_eq!(parsed, plain);
                 }

@@ -69,7 +69,7 @@ impl Ends {
     #[inline(always)]
     pub fn of_wide(hot: &Hot, wide: &Wide, direction: Direction) -> Ends {
         let ((src, dst), (sport, dport)) = (wide.addresses_behind(direction), hot.ports_behind(direction));
-        Ends { src, dst, sport, dport }
+        Ends { src: Address::from_v6(*src), dst: Address::from_v6(*dst), sport, dport }
     }
 }
 
@@ -187,7 +187,7 @@ fn rewrite_in_place(
     let header = &mut head[layout.l3..layout.l4];
     if v6 {
         ipv6::set_payload_len(header, (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16);
-        readdress_ipv6(header, &ends.src, &ends.dst);
+        readdress_ipv6(header, ends.src.octets(), ends.dst.octets());
     } else {
         ipv4::set_total_len(header, (layout.end - layout.l3) as u16);
         readdress_ipv4(header, ends, identification);
@@ -211,7 +211,7 @@ pub fn rewrite_plain<const HEADERS: usize>(
     let ip = &mut headers[Parsed::L3..l4];
     if HEADERS == HEADERS_V6 {
         let (src, dst) = sessions.wide(index).addresses_behind(direction);
-        readdress_ipv6(ip, &src, &dst);
+        readdress_ipv6(ip, src, dst);
     } else {
         let ip: &mut [u8; ipv4::HEADER_LEN] = ip.try_into().expect("a plain header");
         let id = identification.of(ip);
@@ -262,11 +262,11 @@ fn readdress_ipv4(header: &mut [u8], ends: &Ends, identification: &mut Identific
 
 /// One hop less and new addresses for an IPv6 header.
 #[inline(always)]
-fn readdress_ipv6(header: &mut [u8], src: &Address, dst: &Address) {
+fn readdress_ipv6(header: &mut [u8], src: &[u8; 16], dst: &[u8; 16]) {
     let header = &mut header[..ipv6::HEADER_LEN];
     ipv6::decrement_hop_limit(header);
-    ipv6::set_src(header, *src.octets());
-    ipv6::set_dst(header, *dst.octets());
+    ipv6::set_src(header, *src);
+    ipv6::set_dst(header, *dst);
 }
 
 /// RFC 7915 §4.1: traffic class from TOS, hop limit from TTL, flow label 0.

@@ -13,6 +13,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 use super::key::{Keys, is_v4};
 use super::tcp_state::State;
 use crate::clock::Tick;
+use crate::cpu;
 use crate::wire::field::get_array;
 use crate::wire::{Address, Protocol, Tuple};
 
@@ -123,6 +124,12 @@ pub struct Hot {
     pub vport: u16,
     /// client port
     pub cport: u16,
+    /// the IANA number of the protocol; 0 where no session lives
+    pub(super) protocol: u8,
+    /// IPVS state; UDP sessions stay in [`State::Established`]
+    pub state: State,
+    /// one-bit facts
+    pub flags: Flags,
     /// real server's address
     pub rip: [u8; 4],
     /// local address
@@ -131,12 +138,6 @@ pub struct Hot {
     pub lport: u16,
     /// real server's port
     pub rport: u16,
-    /// the IANA number of the protocol; 0 where no session lives
-    pub(super) protocol: u8,
-    /// IPVS state; UDP sessions stay in [`State::Established`]
-    pub state: State,
-    /// one-bit facts
-    pub flags: Flags,
     /// added to the client's sequence numbers, taken from the real server's acknowledgements
     pub seq_delta: u32,
     /// added to the client's TSval, taken from the real server's TSecr
@@ -160,16 +161,17 @@ pub struct Hot {
     pub packets: u32,
 }
 
-/// Bytes of one key in [`Hot`]: source, destination, ports; the outbound key follows the inbound one.
-const KEY_LEN: usize = 12;
+/// Bytes from the inbound key (source, destination, ports) in [`Hot`] to the outbound one: a power of two, so that a
+/// direction becomes a distance by a shift. Compilers make a selection of two addresses of everything else.
+const KEYS_APART: usize = 16;
 
 const _: () = assert!(offset_of!(Hot, protocol) % 4 == 0);
 const _: () = assert!(offset_of!(Hot, state) == offset_of!(Hot, protocol) + 1);
 const _: () = assert!(offset_of!(Hot, flags) == offset_of!(Hot, protocol) + 2);
 const _: () = assert!(offset_of!(Hot, cip) == 0 && offset_of!(Hot, vip) == 4);
 const _: () = assert!(offset_of!(Hot, vport) == 8 && offset_of!(Hot, cport) == 10);
-const _: () = assert!(offset_of!(Hot, rip) == KEY_LEN && offset_of!(Hot, lip) == KEY_LEN + 4);
-const _: () = assert!(offset_of!(Hot, lport) == KEY_LEN + 8 && offset_of!(Hot, rport) == KEY_LEN + 10);
+const _: () = assert!(offset_of!(Hot, rip) == KEYS_APART && offset_of!(Hot, lip) == KEYS_APART + 4);
+const _: () = assert!(offset_of!(Hot, lport) == KEYS_APART + 8 && offset_of!(Hot, rport) == KEYS_APART + 10);
 
 /// Two addresses that follow each other in memory as the one number that they are there.
 #[inline(always)]
@@ -253,7 +255,7 @@ impl Hot {
     /// more than the cost of the whole compare.
     #[inline(always)]
     pub(super) fn is_key_v4(&self, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {
-        let (addresses, ports) = self.key_at(KEY_LEN * direction as usize);
+        let (addresses, ports) = self.key_at(KEYS_APART * direction as usize);
         let [src, dst] = [tuple.src, tuple.dst].map(|a| u32::from_ne_bytes(a.v4_octets()));
         let rest = (ports ^ ports_word(tuple)) | asked.lacks(self);
         (addresses ^ pair(src, dst)) | u64::from(rest) == 0
@@ -269,7 +271,7 @@ impl Hot {
     /// The key of the packets that travel against `direction`.
     #[inline(always)]
     fn key_against(&self, direction: Direction) -> (u64, u32) {
-        self.key_at(KEY_LEN - KEY_LEN * direction as usize)
+        self.key_at(KEYS_APART * direction.opposite() as usize)
     }
 
     /// Source and destination port of a packet that travels in `direction`, behind the gateway.
@@ -291,11 +293,8 @@ impl Hot {
     #[inline(always)]
     pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {
         let [src, dst] = wide.key(direction);
-        let difference = (u128::from_ne_bytes(*src) ^ u128::from_ne_bytes(*tuple.src.octets()))
-            | (u128::from_ne_bytes(*dst) ^ u128::from_ne_bytes(*tuple.dst.octets()))
-            | u128::from(self.key_at(KEY_LEN * direction as usize).1 ^ ports_word(tuple))
-            | u128::from(asked.lacks(self));
-        difference == 0
+        let rest = (self.key_at(KEYS_APART * direction as usize).1 ^ ports_word(tuple)) | asked.lacks(self);
+        rest == 0 && cpu::equal_pairs([src, dst], [tuple.src.octets(), tuple.dst.octets()])
     }
 
     /// The neighbours ahead of and behind a packet that travels in `direction`.
@@ -500,9 +499,9 @@ impl Wide {
 
     /// Source and destination of a packet that travels in `direction`, behind the gateway.
     #[inline(always)]
-    pub fn addresses_behind(&self, direction: Direction) -> (Address, Address) {
-        let [src, dst] = *self.key(direction.opposite());
-        (Address::from_v6(dst), Address::from_v6(src))
+    pub fn addresses_behind(&self, direction: Direction) -> (&[u8; 16], &[u8; 16]) {
+        let [src, dst] = self.key(direction.opposite());
+        (dst, src)
     }
 }
 

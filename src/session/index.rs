@@ -216,8 +216,7 @@ impl Index {
         for distance in 0..=usize::from(self.buckets[home].reach) {
             let index = self.after(home, distance);
             let bucket = &mut self.buckets[index];
-            let Some(slot) = bucket.slots_with(hash.tag).find(|&slot| bucket.entries[slot] == entry.0)
-            else {
+            let Some(slot) = bucket.slots_with(hash.tag).find(|&slot| bucket.entries[slot] == entry.0) else {
                 continue;
             };
             bucket.tags[slot] = FREE;

@@ -209,8 +209,7 @@ mod tests {
     fn collisions_depend_on_the_seed() {
         let [one, two, _] = SEEDS.map(|seed| KeyHasher::new(seed, 256));
         let home = hash(&one, &v4(0)).home;
-        let colliding: Vec<Tuple> =
-            (0..100_000).map(v4).filter(|t| hash(&one, t).home == home).collect();
+        let colliding: Vec<Tuple> = (0..100_000).map(v4).filter(|t| hash(&one, t).home == home).collect();
         assert!(colliding.len() > 200);
         let mut elsewhere = vec![0u32; 256];
         colliding.iter().for_each(|t| elsewhere[hash(&two, t).home as usize] += 1);

@@ -88,6 +88,12 @@ impl Candidate {
         Candidate(EntryRef::new(session, direction))
     }
 
+    /// Which way packets travel whose key this is; either where there is no session.
+    #[inline(always)]
+    pub const fn direction(self) -> Direction {
+        self.0.direction()
+    }
+
     /// Whether no tag matched: there was no session at the time of the probe.
     #[inline(always)]
     pub const fn is_none(self) -> bool {
@@ -226,25 +232,34 @@ impl SessionTable {
         }
     }
 
-    /// The session and direction of a packet if it is the one that the probe found, which is established and within one
-    /// family: what most are that a packet belongs to. Compares the whole key. `None` does not say that there is no session.
+    /// The neighbour toward whom packets of a candidate go.
+    #[inline(always)]
+    pub fn next_hop(&self, candidate: Candidate) -> Option<u16> {
+        let entry = candidate.0;
+        Some(self.hot.get(entry.session().0 as usize)?.next_hops(entry.direction()).0)
+    }
+
+    /// The session of a packet that travels in `direction` if it is the one that the probe found, which is established and
+    /// within one family: what most are that a packet belongs to. Compares the whole key. `None` does not say that there is
+    /// no session.
     #[inline(always)]
     pub fn confirm(
         &self,
         tuple: &Tuple,
         v6: bool,
         candidate: Candidate,
-    ) -> Option<(SessionIndex, Direction)> {
-        let entry = candidate.0;
+        direction: Direction,
+    ) -> Option<SessionIndex> {
+        let session = candidate.0.session();
         // What stands for no session is no index either.
-        let hot = self.hot.get(entry.session().0 as usize)?;
+        let hot = self.hot.get(session.0 as usize)?;
         let asked = Asked::established(tuple.protocol, v6);
         let is_it = if v6 {
-            hot.is_key_wide(self.wide(entry.session()), tuple, entry.direction(), asked)
+            hot.is_key_wide(self.wide(session), tuple, direction, asked)
         } else {
-            hot.is_key_v4(tuple, entry.direction(), asked)
+            hot.is_key_v4(tuple, direction, asked)
         };
-        is_it.then(|| (entry.session(), entry.direction()))
+        is_it.then_some(session)
     }
 
     /// The session and direction of a tuple, in one go: for what comes alone, such as the tuple within an

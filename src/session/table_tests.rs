@@ -55,6 +55,16 @@ fn keys(n: u32, sides: Sides, protocol: Protocol) -> Keys {
     }
 }
 
+fn confirm(
+    table: &SessionTable,
+    tuple: &Tuple,
+    v6: bool,
+    candidate: Candidate,
+) -> Option<(SessionIndex, Direction)> {
+    let direction = candidate.direction();
+    Some((table.confirm(tuple, v6, candidate, direction)?, direction))
+}
+
 /// What the staged look-up of one packet gives.
 fn staged(table: &SessionTable, tuple: &Tuple) -> Option<(SessionIndex, Direction)> {
     let v6 = !is_v4(tuple);
@@ -62,7 +72,7 @@ fn staged(table: &SessionTable, tuple: &Tuple) -> Option<(SessionIndex, Directio
     table.prefetch_buckets(hash);
     let candidate = table.probe(hash);
     table.prefetch_entry(candidate, v6);
-    table.confirm(tuple, v6, candidate).or_else(|| table.find_hashed(tuple, hash))
+    confirm(table, tuple, v6, candidate).or_else(|| table.find_hashed(tuple, hash))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -267,15 +277,15 @@ fn a_candidate_that_has_gone_stale_gives_no_wrong_session() {
     let session = table.insert(&first).unwrap();
     let hash = table.hash_key(&first.inbound);
     let candidate = table.probe(hash);
-    assert_eq!(table.confirm(&first.inbound, false, candidate), None, "not established");
+    assert_eq!(confirm(&table, &first.inbound, false, candidate), None, "not established");
     table.hot_mut(session).state = State::Established;
-    assert_eq!(table.confirm(&first.inbound, false, candidate), Some((session, Direction::Inbound)));
+    assert_eq!(confirm(&table, &first.inbound, false, candidate), Some((session, Direction::Inbound)));
     table.remove(session);
-    assert_eq!(table.confirm(&first.inbound, false, candidate), None, "ended between probe and confirm");
+    assert_eq!(confirm(&table, &first.inbound, false, candidate), None, "ended between probe and confirm");
     assert_eq!(table.insert(&second), Ok(session));
     table.hot_mut(session).state = State::Established;
-    assert_eq!(table.confirm(&first.inbound, false, candidate), None, "its slot is another's");
-    assert_eq!(table.confirm(&first.inbound, false, Candidate::NONE), None);
+    assert_eq!(confirm(&table, &first.inbound, false, candidate), None, "its slot is another's");
+    assert_eq!(confirm(&table, &first.inbound, false, Candidate::NONE), None);
     let again = table.insert(&first).unwrap();
     assert_eq!(table.find_hashed(&first.inbound, hash), Some((again, Direction::Inbound)));
 }

@@ -73,6 +73,12 @@ impl TimerWheel {
         now.since(self.cursor)
     }
 
+    /// Whether [`advance`](Self::advance) has anything to do.
+    #[inline(always)]
+    pub fn is_behind(&self, now: Tick) -> bool {
+        self.lag(now) >= SLOT_TICKS
+    }
+
     /// Sets a session's timer, which may or may not run already.
     pub fn schedule(&mut self, table: &mut SessionTable, session: SessionIndex, at: Tick) {
         self.cancel(table, session);
@@ -111,7 +117,7 @@ impl TimerWheel {
     ) -> usize {
         let mut shown = 0;
         let mut budget = budget;
-        while self.lag(now) >= SLOT_TICKS {
+        while self.is_behind(now) {
             if self.lag(now) > SLOTS * SLOT_TICKS {
                 self.skip_to_last_turn(now);
             }

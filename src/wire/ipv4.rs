@@ -209,11 +209,11 @@ pub fn readdress_plain(header: &mut [u8; HEADER_LEN], id: Option<u16>, addresses
         front = front & !(0xffff << 32) | u64::from(id.swap_bytes()) << 32;
     }
     // The hops left are the lower byte.
-    let hops_and_protocol = u16::from_le_bytes(get_array(header, 8)).wrapping_sub(1);
+    let hops_and_protocol = u32::from(u16::from_le_bytes(get_array(header, 8))).wrapping_sub(1);
     // The uppermost byte of the front is 0: that of no fragment's offset.
     let (sum, carry) = (front + u64::from(hops_and_protocol)).overflowing_add(sum);
     let checksum = !fold(sum + u64::from(carry));
-    put_array(header, 8, hops_and_protocol.to_le_bytes());
+    put_array(header, 8, (hops_and_protocol as u16).to_le_bytes());
     put_array(header, 10, checksum.to_le_bytes());
     put_array(header, 12, addresses);
 }

@@ -67,9 +67,9 @@ impl<R: Runtime> Outlet<R> {
         }
     }
 
-    /// Sends a burst on its port, or what is buffered for it; nothing is left.
+    /// Sends a burst of so many bytes on its port, or what is buffered for it; nothing is left.
     #[inline]
-    fn send(&mut self, at: usize, burst: Option<&mut ArrayVec<R::Packet, BURST>>) {
+    fn send(&mut self, at: usize, burst: Option<(&mut ArrayVec<R::Packet, BURST>, u64)>) {
         if !self.sending.watched {
             return self.send_unwatched(at, burst);
         }
@@ -79,13 +79,16 @@ impl<R: Runtime> Outlet<R> {
     }
 
     #[inline(never)]
-    fn send_unwatched(&mut self, at: usize, burst: Option<&mut ArrayVec<R::Packet, BURST>>) {
+    fn send_unwatched(&mut self, at: usize, burst: Option<(&mut ArrayVec<R::Packet, BURST>, u64)>) {
         let (port, buffer) = &mut self.ports[at];
-        let packets = burst.unwrap_or(buffer);
+        let (packets, bytes) = burst.unwrap_or_else(|| {
+            let bytes = bytes_of(buffer);
+            (buffer, bytes)
+        });
         match port {
             TxPort::Queue(queue) => {
                 let counters = &mut self.port_counters[at];
-                let (count, bytes) = (packets.len(), bytes_of(packets));
+                let count = packets.len();
                 for _ in 0..SEND_ATTEMPTS {
                     queue.send(packets);
                     if packets.is_empty() {
@@ -117,7 +120,7 @@ impl<R: Runtime> Outlet<R> {
 
 /// Bytes of all these frames.
 #[inline(always)]
-pub(super) fn bytes_of<P: Packet>(packets: &[P]) -> u64 {
+fn bytes_of<P: Packet>(packets: &[P]) -> u64 {
     packets.iter().map(Packet::len).sum::<usize>() as u64
 }
 
@@ -142,11 +145,11 @@ impl<R: Runtime> Io for Outlet<R> {
     }
 
     #[inline]
-    fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<R::Packet, BURST>) {
+    fn transmit_all(&mut self, port: PortId, packets: &mut ArrayVec<R::Packet, BURST>, bytes: u64) {
         match self.ports.get_mut(port.index()) {
             Some((_, buffer)) if buffer.is_empty() => {
                 if packets.is_full() {
-                    self.send(port.index(), Some(packets));
+                    self.send(port.index(), Some((packets, bytes)));
                 } else {
                     std::mem::swap(buffer, packets);
                 }

@@ -98,7 +98,8 @@ fn datagrams_leave_the_same_by_both_lanes() {
     }
 }
 
-/// All kinds of packets in one burst, those among them that begin sessions, carry TOA, or go no further.
+/// All kinds of packets in one burst, those among them that begin sessions, carry TOA, leave by another port, or go no
+/// further.
 #[test]
 fn mixed_bursts_leave_the_same_in_the_same_order() {
     let both = [Families::ALL[0], Families::ALL[1]];
@@ -112,8 +113,11 @@ fn mixed_bursts_leave_the_same_in_the_same_order() {
         name(tcp, "tcp") + &name(udp, "udp")
     });
     let config = base(1) + &services.concat();
-    for seed in 1..6 {
-        let mut rigs = lanes(&config);
+    for seed in 1..8 {
+        // Without the filter, answers may come by the port of requests.
+        let filtered = seed < 5;
+        let filter = format!("mtu = 1500\nreverse_path_filter = {filtered}");
+        let mut rigs = lanes(&config.replace("mtu = 1500", &filter));
         let mut numbers = Numbers(seed);
         let flows: Vec<Conversation> = both
             .into_iter()
@@ -130,8 +134,10 @@ fn mixed_bursts_leave_the_same_in_the_same_order() {
                     let flow = &flows[numbers.below(flows.len() as u32) as usize];
                     let families = both[numbers.below(2) as usize];
                     let (n, payload) = (numbers.below(400), vec![7; numbers.below(300) as usize]);
-                    let segment = match (port, numbers.below(16)) {
-                        (LAN, _) => flow.outbound(ACK, 1 + n, 1 + n),
+                    let draw = numbers.below(16);
+                    let inbound = port == WAN && (filtered || draw < 10);
+                    let segment = match (inbound, draw) {
+                        (false, _) => flow.outbound(ACK, 1 + n, 1 + n),
                         (_, 0) => {
                             let client = (families.client(), 6000 + n as u16);
                             Segment::new(client, families.vip_end(), SYN, numbers.next(), 0)
@@ -143,7 +149,7 @@ fn mixed_bursts_leave_the_same_in_the_same_order() {
                         _ => flow.inbound(ACK, 1 + n, 1 + n),
                     };
                     let mut packet =
-                        segment.options(&options(&mut numbers, port == WAN)).payload(&payload).packet();
+                        segment.options(&options(&mut numbers, inbound)).payload(&payload).packet();
                     // Of IPv4 that is a wrong checksum.
                     packet[1] ^= u8::from(numbers.below(40) == 0);
                     packet
@@ -205,6 +211,52 @@ fn first_segments_leave_the_same_by_both_lanes() {
             }
             let [short, long] = rigs.each_ref().map(Rig::counted);
             assert_eq!(short, long);
+        }
+    }
+}
+
+/// What the lane does not ask of packets of an established session is asked all the same, and told by its name.
+#[test]
+fn damaged_packets_of_a_session_are_dropped_by_name_in_both_lanes() {
+    for families in [Families::ALL[0], Families::ALL[1]] {
+        let l4 = if families.client_v6 { 40 } else { 20 };
+        for mut rig in lanes(&families.config(1, "udp", "")) {
+            let good = udp((families.client(), 5000), (families.vip(), 80), &[1; 40]);
+            one(rig.client(&good));
+            one(rig.client(&good));
+            let mut damages = vec![(4..6, [0, 7], "udp_header"), (4..6, [1, 0], "udp_header")];
+            damages.push((2..4, [0, 0], "udp_header"));
+            if families.client_v6 {
+                damages.push((6..8, [0, 0], "udp_checksum_missing"));
+            }
+            rig.mark();
+            for (at, bytes, reason) in damages {
+                let mut packet = good.clone();
+                packet[l4..][at].copy_from_slice(&bytes);
+                let out = rig.client(&packet);
+                rig.only_drop(&out, reason);
+            }
+            one(rig.client(&good));
+        }
+        for mut rig in lanes(&families.config(1, "tcp", "")) {
+            let flow = Conversation::open(&mut rig, families, 5000);
+            let good = flow.inbound(ACK, 1, 1).packet();
+            one(rig.client(&good));
+            rig.mark();
+            for (at, byte, reason) in [
+                (12, 0x40, "tcp_header"),
+                (12, 0x80, "tcp_header"),
+                (12, 0xf0, "tcp_header"),
+                (13, 0, "tcp_flags"),
+                (13, SYN | FIN, "tcp_flags"),
+            ] {
+                // What follows the packet in its frame looks like options.
+                let mut packet = [&good[..], &[1, 1, 8, 10], &[7; 8]].concat();
+                packet[l4 + at] = byte;
+                let out = rig.client(&packet);
+                rig.only_drop(&out, reason);
+            }
+            one(rig.client(&good));
         }
     }
 }

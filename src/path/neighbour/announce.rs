@@ -44,6 +44,10 @@ impl Announcements {
         Announcements { now: VecDeque::with_capacity(room), later: VecDeque::with_capacity(room), room }
     }
 
+    fn is_empty(&self) -> bool {
+        self.now.is_empty() && self.later.is_empty()
+    }
+
     /// What goes out next, if anything is due.
     fn next(&mut self, now: Tick) -> Option<(PortId, Address)> {
         while self.later.front().is_some_and(|first| now.reached(first.due)) {
@@ -114,12 +118,21 @@ impl<P: Packet> NeighbourTable<P> {
     }
 
     /// Sends what is due, a bounded number of frames.
+    #[inline]
     pub(super) fn tick_announcements(
         &mut self,
         own: OwnAddresses<'_>,
         now: Now,
         io: &mut impl Io<Packet = P>,
     ) {
+        if !self.announcements.is_empty() {
+            self.send_announcements(own, now, io);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_announcements(&mut self, own: OwnAddresses<'_>, now: Now, io: &mut impl Io<Packet = P>) {
         for _ in 0..FRAMES_PER_TICK {
             let Some((port, address)) = self.announcements.next(now.tick()) else { return };
             // It may have been taken from us since.
