@@ -5,7 +5,7 @@ use std::hint::black_box;
 use fullnat::id::{RealServerId, ServiceId, WorkerId};
 use fullnat::service::scheduler::{Algorithm, ClientKey, Connections, HashFlags, Scheduler, SchedulerState};
 use fullnat::service::snapshot::RealServer;
-use fullnat::session::{Candidate, Direction, KeyHash, Keys, SessionTable, State, TableConfig};
+use fullnat::session::{Candidate, KeyHash, Keys, SessionTable, State, TableConfig};
 use fullnat::steering::Steering;
 use fullnat::wire::{Address, Protocol, Tuple, checksum, ipv4, tcp_option};
 
@@ -102,7 +102,9 @@ fn look_up(table: &SessionTable, tuples: &[Tuple; BURST], v6: bool) -> u32 {
         table.prefetch_entry(*candidate, v6);
     }
     (0..BURST)
-        .map(|at| u32::from(table.confirm(&tuples[at], v6, candidates[at], Direction::Inbound).is_some()))
+        .map(|at| {
+            u32::from(table.confirm(&tuples[at], v6, candidates[at], candidates[at].direction()).is_some())
+        })
         .sum()
 }
 
