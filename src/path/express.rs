@@ -31,9 +31,12 @@ pub(super) struct Lane {
     pub gate: Gate,
     /// where they were received
     pub port: PortId,
-    /// the epoch of sessions that may take the lane; that of no session where it is closed to all
-    route_epoch: u32,
+    /// the epoch of sessions that may take the lane
+    route_epoch: u16,
+    /// whether a packet must have come by the port that leads to its sender
     reverse_path_filter: bool,
+    /// whether a packet may lack the checksum that only the long way completes
+    partial_checksums: bool,
     tick: Tick,
 }
 
@@ -42,24 +45,21 @@ impl Lane {
     #[inline]
     pub fn of<I>(turn: &Turn<'_, I>, port: PortId, mtu: u16) -> Self {
         let view = &turn.snapshot.ports[port.index()];
-        // A packet may lack the checksum that only the long way completes.
-        let closed = view.partial_checksums;
         Lane {
             gate: Gate::of(view, mtu),
             port,
-            route_epoch: if closed { u32::MAX } else { turn.snapshot.route_epoch.into() },
+            route_epoch: turn.snapshot.route_epoch,
             // Of one port alone everything comes by the right one.
             reverse_path_filter: view.reverse_path_filter && turn.snapshot.ports.len() > 1,
+            partial_checksums: view.partial_checksums,
             tick: turn.now.tick(),
         }
     }
-}
 
-impl Lane {
-    /// Whether all packets of the burst go the long way.
+    /// Whether a packet lacks the checksum that only the long way completes.
     #[inline(always)]
-    pub fn is_closed(&self) -> bool {
-        self.route_epoch == u32::MAX
+    pub fn is_partial<const HEADERS: usize>(&self, headers: &[u8; HEADERS], tuple: &Tuple) -> bool {
+        self.partial_checksums && rewrite::plain_has_partial_checksum(headers, tuple)
     }
 }
 
@@ -237,10 +237,14 @@ impl<P: Packet> Shard<P> {
         let (ahead, behind) = hot.next_hops(direction);
         let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
         let real_server = &mut self.real_servers[hot.real_server as usize];
-        if u32::from(hot.route_epoch) != lane.route_epoch || real_server.removed || !next_hop.is_settled() {
+        if hot.route_epoch != lane.route_epoch || real_server.removed || !next_hop.is_settled() {
             return None;
         }
         if lane.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != lane.port {
+            return None;
+        }
+
+        if lane.is_partial(headers, &tuple) {
             return None;
         }
 

@@ -63,7 +63,8 @@ impl<P: Packet> Shard<P> {
         let sides = if v6 { Flags::WIDE } else { 0 };
         let unusual = hot.flags.0 & (Flags::WIDE | Flags::TOA | Flags::PROXY_HEADER) != sides;
         let next_hop = self.neighbours.adjacency(NeighbourIndex(hot.next_hops(Direction::Inbound).0));
-        if unusual || lane.is_closed() || !next_hop.is_settled() {
+        let headers = packet.head().first_chunk::<HEADERS>()?;
+        if unusual || !next_hop.is_settled() || lane.is_partial(headers, &parsed.tuple) {
             return None;
         }
         let segment = &mut packet.head_mut()[l4..end];

@@ -7,14 +7,14 @@ use zerocopy::transmute;
 
 use super::packet::{ChecksumOffload, Packet};
 use super::parsed::Parsed;
-use super::plain::HEADERS_V6;
+use super::plain::{self, HEADERS_V6};
 use crate::service::snapshot::PortView;
 use crate::session::{Direction, Flags, Hot, SessionIndex, SessionTable, Wide};
 use crate::wire::checksum::{self, Delta};
 use crate::wire::field::{get_array, get_u16, put_array, put_u16, put_u32};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-use crate::wire::{Address, Protocol, ethernet, ipv4, ipv6, tcp, udp};
+use crate::wire::{Address, Protocol, Tuple, ethernet, ipv4, ipv6, tcp, udp};
 
 /// Where the headers of a packet stand; bytes from the start of the frame.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ impl Ends {
 
 /// The difference that new ends make in an L4 checksum; across families too, since both pseudo headers sum up
 /// addresses, protocol and length alike (RFC 9293 §3.1, RFC 8200 §8.1).
-pub fn ends_delta(old: &crate::wire::Tuple, new: &Ends) -> u16 {
+pub fn ends_delta(old: &Tuple, new: &Ends) -> u16 {
     Delta::default()
         .replace_address(&old.src, &new.src)
         .replace_address(&old.dst, &new.dst)
@@ -127,6 +127,15 @@ pub fn has_partial_checksum(head: &[u8], layout: &Layout, parsed: &Parsed) -> bo
     let len = (layout.end - layout.l4) as u32;
     let pseudo = checksum::pseudo_header_sum(&tuple.src, &tuple.dst, tuple.protocol as u8, len);
     checksum::is_partial(l4_checksum_field(head, layout.l4, tuple.protocol), pseudo)
+}
+
+/// [`has_partial_checksum`] of a plain packet.
+#[inline(always)]
+pub fn plain_has_partial_checksum<const HEADERS: usize>(headers: &[u8; HEADERS], tuple: &Tuple) -> bool {
+    let l4 = HEADERS - tcp::HEADER_LEN;
+    let len = (Parsed::L3 + plain::ip_len(headers) - l4) as u32;
+    let pseudo = checksum::pseudo_header_sum(&tuple.src, &tuple.dst, tuple.protocol as u8, len);
+    checksum::is_partial(l4_checksum_field(headers, l4, tuple.protocol), pseudo)
 }
 
 #[inline(always)]

@@ -164,6 +164,8 @@ pub struct Options {
     pub mtu: [u16; 2],
     pub checksum_offload: bool,
     pub partial_checksums: bool,
+    /// frames carry an IEEE 802.1Q tag of VLAN 0
+    pub priority_tag: bool,
     pub neighbours_max: u16,
     pub guests_max: usize,
     /// books and destinations; `None`: as the gateway sizes them
@@ -182,6 +184,7 @@ impl Default for Options {
             mtu: [1500, 1500],
             checksum_offload: false,
             partial_checksums: false,
+            priority_tag: false,
             neighbours_max: 256,
             guests_max: 256,
             books_max: None,
@@ -330,7 +333,11 @@ impl Rig {
         let src = source_of(packet);
         let host = HOSTS.iter().find(|(at, host, _)| *at == port && Some(ip(host)) == src);
         let mac = host.map_or([2, 0, 0, port.0 as u8 + 1, 0, 1], |(_, _, mac)| *mac);
-        ethernet(if port == WAN { WAN_MAC } else { LAN_MAC }, mac, packet)
+        let mut frame = ethernet(if port == WAN { WAN_MAC } else { LAN_MAC }, mac, packet);
+        if self.options.priority_tag {
+            frame.splice(12..12, [0x81, 0, 0, 0]);
+        }
+        frame
     }
 
     /// A frame, to the workers in turn.
