@@ -263,22 +263,17 @@ pub fn tuple_of(frame: &[u8], kind: Kind) -> Tuple {
     }
 }
 
-/// Where the L4 header of a plain frame begins, and bytes of its IP packet.
-fn place(frame: &[u8], kind: Kind) -> (usize, usize) {
-    if kind.is_v6() {
+/// Describes a plain frame in full, for those who look closely at it.
+#[cold]
+pub fn describe(frame: &[u8], kind: Kind) -> Parsed {
+    let tuple = tuple_of(frame, kind);
+    let (l4, ip_len) = if kind.is_v6() {
         let headers: &[u8; HEADERS_V6] = frame.first_chunk().expect("a plain IPv6 frame");
         (Parsed::L3 + ipv6::HEADER_LEN, ip_len(headers))
     } else {
         let headers: &[u8; HEADERS_V4] = frame.first_chunk().expect("a plain IPv4 frame");
         (Parsed::L3 + ipv4::HEADER_LEN, ip_len(headers))
-    }
-}
-
-/// Describes a plain frame in full, for those who look closely at it.
-#[cold]
-pub fn describe(frame: &[u8], kind: Kind) -> Parsed {
-    let tuple = tuple_of(frame, kind);
-    let (l4, ip_len) = place(frame, kind);
+    };
     let tcp_flags = match kind.protocol() {
         Protocol::Tcp => tcp::flags(&frame[l4..]),
         Protocol::Udp => 0,

@@ -123,19 +123,21 @@ pub struct NoRoomInBuffer;
 
 /// Whether the sender left the L4 checksum to its device: the field holds the pseudo header's sum alone.
 pub fn has_partial_checksum(head: &[u8], layout: &Layout, parsed: &Parsed) -> bool {
-    let tuple = &parsed.tuple;
-    let len = (layout.end - layout.l4) as u32;
-    let pseudo = checksum::pseudo_header_sum(&tuple.src, &tuple.dst, tuple.protocol as u8, len);
-    checksum::is_partial(l4_checksum_field(head, layout.l4, tuple.protocol), pseudo)
+    is_pseudo_sum_alone(head, layout, &parsed.tuple)
 }
 
 /// [`has_partial_checksum`] of a plain packet.
 #[inline(always)]
 pub fn plain_has_partial_checksum<const HEADERS: usize>(headers: &[u8; HEADERS], tuple: &Tuple) -> bool {
-    let l4 = HEADERS - tcp::HEADER_LEN;
-    let len = (Parsed::L3 + plain::ip_len(headers) - l4) as u32;
+    let end = Parsed::L3 + plain::ip_len(headers);
+    is_pseudo_sum_alone(headers, &Layout { l3: Parsed::L3, l4: HEADERS - tcp::HEADER_LEN, end }, tuple)
+}
+
+#[inline(always)]
+fn is_pseudo_sum_alone(head: &[u8], layout: &Layout, tuple: &Tuple) -> bool {
+    let len = (layout.end - layout.l4) as u32;
     let pseudo = checksum::pseudo_header_sum(&tuple.src, &tuple.dst, tuple.protocol as u8, len);
-    checksum::is_partial(l4_checksum_field(headers, l4, tuple.protocol), pseudo)
+    checksum::is_partial(l4_checksum_field(head, layout.l4, tuple.protocol), pseudo)
 }
 
 #[inline(always)]
