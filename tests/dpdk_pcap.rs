@@ -96,8 +96,8 @@ fn frames_pass_from_file_to_file_and_every_buffer_comes_home() {
             assert_eq!(packet.len(), frame.len());
             assert_eq!(packet.received_checksum(), ReceivedChecksum::Unknown);
             // A header in front, as tunnelled frames get it, and the first 54 bytes in one piece.
-            assert!(packet.pull_up(54) && packet.grow_front(4));
-            packet.head_mut()[..4].copy_from_slice(b"head");
+            assert!(packet.pull_up(54));
+            packet.grow_front(4).expect("there is headroom")[..4].copy_from_slice(b"head");
         }
         sent += started.tx[0].tx_burst(&mut packets);
         assert!(packets.is_empty(), "a file takes everything");
@@ -171,7 +171,8 @@ fn packets_are_edited_in_place(pool: &Mempool) {
     let headroom = packet.headroom();
     assert!(headroom >= 128);
     assert!(packet.append(b"0123456789"));
-    assert!(packet.grow_front(headroom) && !packet.grow_front(1));
+    assert_eq!(packet.grow_front(headroom).map(|head| head.len()), Some(10 + headroom));
+    assert!(packet.grow_front(1).is_none());
     assert_eq!((packet.len(), packet.headroom()), (10 + headroom, 0));
     packet.shrink_front(headroom + 2);
     assert_eq!(packet.head(), b"23456789");

@@ -62,12 +62,9 @@ impl Packet for Frame {
     }
 
     #[inline]
-    fn grow_front(&mut self, len: usize) -> bool {
-        let fits = len <= self.0.start;
-        if fits {
-            self.0.start -= len;
-        }
-        fits
+    fn grow_front(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.0.start = self.0.start.checked_sub(len)?;
+        Some(self.head_mut())
     }
 
     #[inline]

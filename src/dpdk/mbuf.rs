@@ -200,18 +200,16 @@ impl Packet for Mbuf {
     }
 
     #[inline]
-    fn grow_front(&mut self, len: usize) -> bool {
+    fn grow_front(&mut self, len: usize) -> Option<&mut [u8]> {
         let segment = self.segment();
-        let (Some(offset), Some(data_len)) = (
-            usize::from(segment.data_off()).checked_sub(len),
-            (usize::from(segment.data_len()) + len).try_into().ok(),
-        ) else {
-            return false;
-        };
+        let offset = usize::from(segment.data_off()).checked_sub(len)?;
+        // No more than offset and length were before, both of which lie within the buffer.
+        let data_len = usize::from(segment.data_len()) + len;
         segment.set_data_off(offset as u16);
-        segment.set_data_len(data_len);
+        segment.set_data_len(data_len as u16);
         segment.set_packet_len(segment.packet_len() + len as u32);
-        true
+        // SAFETY: as above; the bytes in front are of the same buffer, which is initialised memory.
+        Some(unsafe { std::slice::from_raw_parts_mut(segment.buf_addr().add(offset), data_len) })
     }
 
     #[inline]

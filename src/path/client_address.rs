@@ -5,12 +5,12 @@
 
 use super::counters::PathCounters;
 use super::packet::Packet;
-use super::rewrite::{Layout, NoRoomInBuffer};
+use super::rewrite::NoRoomInBuffer;
 use super::tcp_track::Segment;
 use crate::service::snapshot::ToaSettings;
 use crate::session::{Cold, Flags, Hot, ProxyFacts};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, ipv4, ipv6, tcp, tcp_option, toa};
+use crate::wire::{Address, tcp, tcp_option, toa};
 
 /// Whether a segment has options beyond the usual timestamps, among which a TOA may be.
 #[inline(always)]
@@ -48,16 +48,26 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
         // A front names its client behind the handshake.
         return settings.on_syn && !is_fast_open && !cold.header.facts.has(ProxyFacts::FROM_FRONT);
     }
-    if !hot.flags.has(Flags::ANSWERED) || segment.flags & tcp::ACK == 0 {
-        return true;
-    }
-    let acknowledges = tcp::seq_after(segment.ack, cold.server_isn.wrapping_add(1))
-        && !tcp::seq_after(segment.ack, hot.next_seq_outbound);
+    segment.flags & tcp::ACK == 0 || !ends_by(hot, cold, segment.ack)
+}
+
+/// Whether this acknowledgement of the client's ends the session's TOA phase, and so it has. Without data of the real
+/// server's there is none that could, which the hot line knows.
+fn ends_by(hot: &mut Hot, cold: &Cold, ack: u32) -> bool {
+    let acknowledges = hot.flags.has(Flags::SERVER_DATA)
+        && hot.flags.has(Flags::ANSWERED)
+        && tcp::seq_after(ack, cold.server_isn.wrapping_add(1))
+        && !tcp::seq_after(ack, hot.next_seq_outbound);
     if acknowledges {
         hot.flags.clear(Flags::TOA);
-        return false;
     }
-    true
+    acknowledges
+}
+
+/// Whether every segment of an established session shall carry TOA, whatever it acknowledges.
+#[inline(always)]
+pub const fn is_due_anyway(flags: Flags) -> bool {
+    flags.has(Flags::TOA) && !flags.has(Flags::SERVER_DATA)
 }
 
 /// Bytes the option takes for a client of this family.
@@ -101,49 +111,33 @@ pub fn count_no_room(counters: &mut PathCounters, why: NoRoomFor) {
     }
 }
 
-/// Puts the option in, right behind the fixed TCP header of a packet that is still one of the client's side, IPv6 or not.
-/// The headers move forward, the payload stays where it is. Returns where things stand and what the TCP checksum changes
-/// by.
+/// Puts the option in, right behind the fixed TCP header, which begins at `l4` of a packet of the client's side. The
+/// headers move forward, the payload stays where it is; that the packet has become longer is the IP header's to say when
+/// it is rewritten. Returns the frame, and what the TCP checksum changes by.
 #[inline(always)]
-pub fn insert<P: Packet>(
-    packet: &mut P,
-    layout: Layout,
-    v6: bool,
+pub fn insert<'a, P: Packet>(
+    packet: &'a mut P,
+    l4: usize,
     (client, cport): (&Address, u16),
     settings: &ToaSettings,
-) -> Result<(Layout, Delta), NoRoomInBuffer> {
+) -> Result<(&'a mut [u8], Delta), NoRoomInBuffer> {
     let len = option_len(!client.is_v4());
-    if !packet.grow_front(len) {
-        return Err(NoRoomInBuffer);
-    }
-    let option_at = layout.l4 + tcp::HEADER_LEN;
-    let head = packet.head_mut();
+    let head = packet.grow_front(len).ok_or(NoRoomInBuffer)?;
+    let option_at = l4 + tcp::HEADER_LEN;
     head.copy_within(len..len + option_at, 0);
     let (headers, option) = head[..option_at + len].split_at_mut(option_at);
+    let kind = if client.is_v4() { settings.kind_v4 } else { settings.kind_v6 };
     write(option, client, cport, settings);
-    let segment = &mut headers[layout.l4..];
-    let before = tcp::offset_and_flags(segment);
-    let after = tcp::with_more_options(before, len);
-    tcp::set_offset_and_flags(segment, after);
-    lengthen(&mut headers[layout.l3..], len as u16, v6);
+    let segment = &mut headers[l4..];
+    tcp::set_offset_and_flags(segment, tcp::with_more_options(tcp::offset_and_flags(segment), len));
     let delta = Delta::default()
-        .replace_u16(before, after)
+        .insert_u16(tcp::with_more_options(0, len))
         // the pseudo header's length
-        .replace_u16(0, len as u16)
-        .replace_u16(0, u16::from_be_bytes([option[0], len as u8]))
-        .replace_u16(0, cport)
+        .insert_u16(len as u16)
+        .insert_u16(u16::from_be_bytes([kind, len as u8]))
+        .insert_u16(cport)
         .insert_address(client);
-    Ok((Layout { end: layout.end + len, ..layout }, delta))
-}
-
-/// Notes in the IP header that the packet has become longer.
-#[inline(always)]
-fn lengthen(ip: &mut [u8], by: u16, v6: bool) {
-    if v6 {
-        ipv6::set_payload_len(ip, ipv6::payload_len(ip) + by);
-    } else {
-        ipv4::set_total_len(ip, ipv4::total_len(ip) + by);
-    }
+    Ok((head, delta))
 }
 
 /// Fills `option`, [`option_len`] bytes, with the client's address.

@@ -4,6 +4,7 @@
 //! a packet that is answered counts as dropped with its reason, and the answer as originated.
 
 use super::drop_reason::DropCounters;
+use crate::service::snapshot::ToaSettings;
 use crate::session::Direction;
 
 /// Packets through one worker's path.
@@ -79,8 +80,10 @@ pub struct RealServerCounters {
     pub inactive: u32,
     /// new sessions refused because no local port toward it was free
     pub no_local_port: u64,
-    /// removed from the configuration: copied from the snapshot so that a packet finds it in this line
+    /// removed from the configuration: copied from the snapshot so that a packet finds it in this line, as the next
     pub removed: bool,
+    /// by which TOA its service tells it of clients, if by that
+    pub toa: Option<ToaSettings>,
 }
 
 const _: () = assert!(size_of::<RealServerCounters>() == 64);

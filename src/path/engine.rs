@@ -28,7 +28,7 @@ use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
-use crate::session::{Flags, KeyHash, SessionTable};
+use crate::session::{KeyHash, SessionTable};
 use crate::wire::Tuple;
 
 /// Packets that travel together.
@@ -100,9 +100,6 @@ impl<P: Packet> Engine<P> {
             shard.probe_all::<true>(packets.len(), flows);
         } else {
             shard.probe_all::<false>(packets.len(), flows);
-        }
-        if shard.counters.toa_sent != shard.toa_sent_before {
-            shard.prefetch_told(packets.len(), flows);
         }
         observer.ended(Phase::Probe);
         shard.forward_all(&mut turn, &lane, packets, flows);
@@ -338,16 +335,6 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    /// Whom TOA is sent for stands in a line that no other packet needs: asked for if the burst before carried some.
-    #[cold]
-    #[inline(never)]
-    fn prefetch_told(&mut self, count: usize, flows: &Flows) {
-        self.toa_sent_before = self.counters.toa_sent;
-        for flow in &flows.looked_up[..count] {
-            self.sessions.prefetch_cold(flow.candidate, Flags::TOA);
-        }
-    }
-
     /// Sends a burst on its way: nearly every one passes the express lane as a whole.
     #[inline]
     fn forward_all<I: Io<Packet = P>>(
@@ -357,7 +344,7 @@ impl<P: Packet> Shard<P> {
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
     ) {
-        let departing = self.express_all(turn.snapshot, lane, packets, &flows.looked_up);
+        let departing = self.express_all(lane, packets, &flows.looked_up);
         match departing.only_way() {
             Some(way) if departing.packets == packets.len() => {
                 self.counters.transmitted += departing.packets as u64;
@@ -384,7 +371,7 @@ impl<P: Packet> Shard<P> {
             let way = match at.cmp(&passed) {
                 Ordering::Less => Some(self.way(flow.candidate)),
                 Ordering::Equal => None,
-                Ordering::Greater => self.express(turn.snapshot, lane, &mut packet, flow),
+                Ordering::Greater => self.express(lane, &mut packet, flow),
             };
             match way {
                 Some(port) => self.transmit(turn, port, packet),
@@ -435,7 +422,7 @@ impl<P: Packet> Shard<P> {
             let hash = self.look_up(&tuple, kind.is_v6());
             let candidate = self.sessions.probe(hash);
             let flow = Flow { hash, candidate, plain: Some(kind) };
-            if let Some(port) = self.express(turn.snapshot, &lane, &mut packet, &flow) {
+            if let Some(port) = self.express(&lane, &mut packet, &flow) {
                 return self.transmit(turn, port, packet);
             }
             parsed = plain::describe(packet.head(), kind);

@@ -7,20 +7,19 @@
 
 use super::client_address;
 use super::flows::Flow;
-use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
 use super::packet::Packet;
 use super::parsed::Parsed;
 use super::plain::{self, Gate, HEADERS_V4, HEADERS_V6, Kind};
-use super::rewrite::{self, Layout};
+use super::rewrite;
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment};
 use super::tcp_translate;
 use crate::clock::Tick;
 use crate::id::PortId;
-use crate::service::snapshot::{Snapshot, ToaSettings};
+use crate::service::snapshot::ToaSettings;
 use crate::session::Direction::{Inbound, Outbound};
-use crate::session::{Candidate, Flags, SessionIndex, SessionTable};
+use crate::session::{Candidate, Flags};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option, udp};
 
@@ -71,7 +70,6 @@ const OUT: bool = false;
 
 /// Packets that may be of one sort, and their surroundings.
 struct Run<'a, P> {
-    snapshot: &'a Snapshot,
     lane: &'a Lane,
     packets: &'a mut [P],
     flows: &'a [Flow],
@@ -103,39 +101,17 @@ impl Departing {
 impl<P: Packet> Shard<P> {
     /// Rewrites a plain packet and says where it leaves; `None` if it is not one for this lane, with nothing changed.
     #[inline(never)]
-    pub(super) fn express(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        packet: &mut P,
-        flow: &Flow,
-    ) -> Option<PortId> {
+    pub(super) fn express(&mut self, lane: &Lane, packet: &mut P, flow: &Flow) -> Option<PortId> {
         let candidate = flow.candidate;
         let passed = match flow.sort()? {
-            (Kind::Udp4, Inbound) => {
-                self.pass::<HEADERS_V4, UDP, IN, false>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Udp4, Outbound) => {
-                self.pass::<HEADERS_V4, UDP, OUT, false>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Udp6, Inbound) => {
-                self.pass::<HEADERS_V6, UDP, IN, false>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Udp6, Outbound) => {
-                self.pass::<HEADERS_V6, UDP, OUT, false>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Tcp4, Inbound) => {
-                self.pass::<HEADERS_V4, TCP, IN, true>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Tcp4, Outbound) => {
-                self.pass::<HEADERS_V4, TCP, OUT, false>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Tcp6, Inbound) => {
-                self.pass::<HEADERS_V6, TCP, IN, true>(snapshot, lane, packet, candidate)
-            }
-            (Kind::Tcp6, Outbound) => {
-                self.pass::<HEADERS_V6, TCP, OUT, false>(snapshot, lane, packet, candidate)
-            }
+            (Kind::Udp4, Inbound) => self.pass::<HEADERS_V4, UDP, IN, false>(lane, packet, candidate),
+            (Kind::Udp4, Outbound) => self.pass::<HEADERS_V4, UDP, OUT, false>(lane, packet, candidate),
+            (Kind::Udp6, Inbound) => self.pass::<HEADERS_V6, UDP, IN, false>(lane, packet, candidate),
+            (Kind::Udp6, Outbound) => self.pass::<HEADERS_V6, UDP, OUT, false>(lane, packet, candidate),
+            (Kind::Tcp4, Inbound) => self.pass::<HEADERS_V4, TCP, IN, true>(lane, packet, candidate),
+            (Kind::Tcp4, Outbound) => self.pass::<HEADERS_V4, TCP, OUT, false>(lane, packet, candidate),
+            (Kind::Tcp6, Inbound) => self.pass::<HEADERS_V6, TCP, IN, true>(lane, packet, candidate),
+            (Kind::Tcp6, Outbound) => self.pass::<HEADERS_V6, TCP, OUT, false>(lane, packet, candidate),
         };
         passed.map(|(way, _)| way)
     }
@@ -145,20 +121,14 @@ impl<P: Packet> Shard<P> {
     /// Most bursts are of one kind and travel one way: such packets are taken through together, and TCP as if no segment
     /// carried TOA until one should.
     #[inline]
-    pub(super) fn express_all(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        packets: &mut [P],
-        flows: &[Flow],
-    ) -> Departing {
+    pub(super) fn express_all(&mut self, lane: &Lane, packets: &mut [P], flows: &[Flow]) -> Departing {
         let mut all = Departing::none_yet(flows.first().map_or(PortId(0), |flow| self.way(flow.candidate)));
         let mut toa = false;
         while let (packets @ [_, ..], flows @ [first, ..]) =
             (&mut packets[all.packets..], &flows[all.packets..])
             && let Some(sort) = first.sort()
         {
-            let (run, all) = (Run { snapshot, lane, packets, flows }, &mut all);
+            let (run, all) = (Run { lane, packets, flows }, &mut all);
             let passed = match (sort, toa) {
                 ((Kind::Udp4, Inbound), _) => self.pass_run::<HEADERS_V4, UDP, IN, false>(run, all),
                 ((Kind::Udp4, Outbound), _) => self.pass_run::<HEADERS_V4, UDP, OUT, false>(run, all),
@@ -196,7 +166,7 @@ impl<P: Packet> Shard<P> {
             if flow.plain != Some(kind) || flow.candidate.direction() != direction {
                 break;
             }
-            let way = self.pass::<HEADERS, TCP, IN, TOA>(run.snapshot, run.lane, packet, flow.candidate);
+            let way = self.pass::<HEADERS, TCP, IN, TOA>(run.lane, packet, flow.candidate);
             let Some((way, len)) = way else { break };
             differ |= way.0 ^ all.first_way.0;
             bytes += len;
@@ -220,7 +190,6 @@ impl<P: Packet> Shard<P> {
     #[inline(always)]
     fn pass<const HEADERS: usize, const TCP: bool, const IN: bool, const TOA: bool>(
         &mut self,
-        snapshot: &Snapshot,
         lane: &Lane,
         packet: &mut P,
         candidate: Candidate,
@@ -229,6 +198,7 @@ impl<P: Packet> Shard<P> {
         let l4 = HEADERS - tcp::HEADER_LEN;
         let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
         let direction = if IN { Inbound } else { Outbound };
+        let toa_len = client_address::option_len(v6);
 
         let (mut headers, mut options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers, protocol);
@@ -249,22 +219,23 @@ impl<P: Packet> Shard<P> {
         }
 
         let ip_len = plain::ip_len(headers);
-        let (mut end, mut delta) = (Parsed::L3 + ip_len, Delta::default());
+        let (mut len_behind, mut delta) = (ip_len, Delta::default());
         if TCP {
-            let told = IN && self.sessions.hot(index).flags.has(Flags::TOA);
-            if told && !TOA {
-                return None;
-            }
-            let (numbers, timestamps) = plain_segment(headers, options, ip_len)?;
-            if told && let Some(settings) = toa_due(&mut self.sessions, snapshot, index, &numbers) {
+            let (payload_len, mut timestamps) = plain_segment(headers, options, ip_len)?;
+            let flags = self.sessions.hot(index).flags;
+            if IN && flags.has(Flags::TOA) {
+                let settings = real_server.toa.filter(|_| TOA && client_address::is_due_anyway(flags))?;
+                let is_timed = timestamps.is_some();
                 let room = lane.gate.mtu() - ip_len;
-                (end, delta) = insert_toa::<P, HEADERS>(packet, &tuple, end, timestamps, room, &settings)?;
+                let (head, inserted) = insert_toa::<P, HEADERS>(packet, &tuple, is_timed, room, &settings)?;
+                (headers, options) = head.split_first_chunk_mut().expect("it has grown");
+                timestamps = if is_timed { options[toa_len..].first_chunk_mut() } else { None };
+                (len_behind, delta) = (ip_len + toa_len, inserted);
                 self.counters.toa_sent += 1;
-                (headers, options) = packet.head_mut().split_first_chunk_mut().expect("it has grown");
-                options = &mut options[client_address::option_len(v6)..];
             }
-            let fixed = headers[l4..].first_chunk_mut().expect("a TCP header");
-            let timestamps = if timestamps { options.first_chunk_mut() } else { None };
+            let fixed: &mut [u8; tcp::HEADER_LEN] = headers[l4..].first_chunk_mut().expect("a TCP header");
+            let numbers =
+                Segment { seq: tcp::seq(fixed), ack: tcp::ack(fixed), flags: tcp::ACK, payload_len };
             let hot = self.sessions.hot_mut(index);
             tcp_track::advance(hot, direction, &numbers);
             delta = delta.combine(tcp_translate::translate_plain(fixed, timestamps, hot, direction));
@@ -274,73 +245,56 @@ impl<P: Packet> Shard<P> {
         }
 
         let found = (index, direction);
-        rewrite::rewrite_plain(headers, protocol, &self.sessions, found, delta, &mut self.identification);
+        let change = (delta, TOA.then_some(len_behind));
+        rewrite::rewrite_plain(headers, protocol, &self.sessions, found, change, &mut self.identification);
         let hot = self.sessions.hot_mut(index);
         headers[..12].copy_from_slice(next_hop.header());
         hot.stamp = lane.tick;
         hot.packets = hot.packets.wrapping_add(1);
         real_server.count(direction, ip_len);
+        let end = Parsed::L3 + len_behind;
         packet.truncate(end);
         Some((next_hop.port(), end))
     }
 }
 
-/// The numbers of data or an acknowledgement, and whether it has the usual timestamps; `None` if it has other options or
-/// is another kind of segment.
+/// Bytes of payload of data or an acknowledgement, and its timestamps in their usual layout, if it has them; `None` if it
+/// has other options or is another kind of segment.
 #[inline(always)]
-fn plain_segment<const HEADERS: usize>(
+fn plain_segment<'a, const HEADERS: usize>(
     headers: &[u8; HEADERS],
-    options: &[u8],
+    options: &'a mut [u8],
     ip_len: usize,
-) -> Option<(Segment, bool)> {
+) -> Option<(u32, Option<&'a mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN]>)> {
     const OPTIONS_LEN: usize = tcp_option::TIMESTAMPS_ALIGNED_LEN;
-    /// header length, and the flags that tell kinds of segments
-    const SHAPE: u16 = 0xf000 | (tcp::SYN | tcp::FIN | tcp::RST | tcp::ACK) as u16;
-    const PLAIN: u16 = (tcp::HEADER_LEN as u16 / 4) << 12 | tcp::ACK as u16;
-    const WITH_OPTIONS: u16 = PLAIN + ((OPTIONS_LEN as u16 / 4) << 12);
-    let (before, header) = headers.split_last_chunk().expect("it ends in a TCP header");
-    let header: &[u8; tcp::HEADER_LEN] = header;
-    let timestamps = match tcp::offset_and_flags(header) & SHAPE {
-        PLAIN => false,
-        WITH_OPTIONS => tcp_option::is_only_timestamps(options.get(..OPTIONS_LEN)?).then_some(true)?,
-        _ => return None,
+    let header: &[u8; tcp::HEADER_LEN] = headers.last_chunk().expect("it ends in a TCP header");
+    let shape = tcp::shape(header);
+    let timestamps = if shape == tcp::shape_of_ack(0) {
+        None
+    } else if shape == tcp::shape_of_ack(OPTIONS_LEN) {
+        Some(options.first_chunk_mut().filter(|options| tcp_option::is_only_timestamps(&options[..]))?)
+    } else {
+        return None;
     };
-    let header_len = tcp::HEADER_LEN + if timestamps { OPTIONS_LEN } else { 0 };
-    let payload_len = (Parsed::L3 + ip_len).checked_sub(before.len() + header_len)? as u32;
-    Some((Segment { seq: tcp::seq(header), ack: tcp::ack(header), flags: tcp::ACK, payload_len }, timestamps))
+    let headers_len = HEADERS + if timestamps.is_some() { OPTIONS_LEN } else { 0 };
+    let payload_len = (Parsed::L3 + ip_len).checked_sub(headers_len)?;
+    Some((payload_len as u32, timestamps))
 }
 
-/// The settings by which this segment toward a real server that is to be told shall carry TOA; `None` if it shall not.
+/// Puts TOA into a segment that has this many bytes of room; the frame with it, and what the TCP checksum changes by.
+/// `None`, with nothing changed, if it does not fit.
 #[inline(always)]
-fn toa_due(
-    sessions: &mut SessionTable,
-    snapshot: &Snapshot,
-    index: SessionIndex,
-    segment: &Segment,
-) -> Option<ToaSettings> {
-    let (hot, cold, _) = sessions.lines_mut(index);
-    toa_settings(snapshot, cold.service)
-        .filter(|settings| client_address::is_due(hot, cold, segment, settings))
-}
-
-/// Puts TOA into a segment that has this many bytes of room; where the packet ends then, and what the TCP checksum
-/// changes by. `None`, with nothing changed, if it does not fit.
-#[inline(always)]
-fn insert_toa<P: Packet, const HEADERS: usize>(
-    packet: &mut P,
+fn insert_toa<'a, P: Packet, const HEADERS: usize>(
+    packet: &'a mut P,
     tuple: &Tuple,
-    end: usize,
     timestamps: bool,
     room: usize,
     settings: &ToaSettings,
-) -> Option<(usize, Delta)> {
+) -> Option<(&'a mut [u8], Delta)> {
     let v6 = HEADERS == HEADERS_V6;
     let options_len = if timestamps { tcp_option::TIMESTAMPS_ALIGNED_LEN } else { 0 };
     client_address::fits(tcp::HEADER_LEN + options_len, client_address::option_len(v6), 0, room).ok()?;
-    let layout = Layout { l3: Parsed::L3, l4: HEADERS - tcp::HEADER_LEN, end };
     // Known to be IPv4, the option and all that moves for it have lengths known to the compiler.
     let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
-    let (layout, delta) =
-        client_address::insert(packet, layout, v6, (&client, tuple.sport), settings).ok()?;
-    Some((layout.end, delta))
+    client_address::insert(packet, HEADERS - tcp::HEADER_LEN, (&client, tuple.sport), settings).ok()
 }

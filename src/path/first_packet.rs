@@ -40,7 +40,7 @@ impl<P: Packet> Shard<P> {
             Kind::Udp4 | Kind::Udp6 => {
                 let candidate = Candidate::of(index, Direction::Inbound);
                 let flow = Flow { candidate, plain: Some(kind), ..Flow::EMPTY };
-                self.express(snapshot, lane, packet, &flow)
+                self.express(lane, packet, &flow)
             }
             Kind::Tcp4 => self.launch_syn::<HEADERS_V4>(snapshot, lane, packet, parsed, index),
             Kind::Tcp6 => self.launch_syn::<HEADERS_V6>(snapshot, lane, packet, parsed, index),
@@ -89,7 +89,7 @@ impl<P: Packet> Shard<P> {
             Protocol::Tcp,
             &self.sessions,
             found,
-            delta,
+            (delta, None),
             &mut self.identification,
         );
         let hot = self.sessions.hot_mut(index);

@@ -16,7 +16,7 @@ use super::tcp_track::{self, Segment, Tracked};
 use super::tcp_translate;
 use super::uoa;
 use crate::id::PortId;
-use crate::service::snapshot::{ClientAddress, NoRoom, OnRemove, PortView, Snapshot, ToaSettings};
+use crate::service::snapshot::{NoRoom, OnRemove, PortView, Snapshot, ToaSettings};
 use crate::session::tcp_state::is_active;
 use crate::session::{Cold, Direction, Flags, Hot, SessionIndex, State};
 use crate::wire::checksum::Delta;
@@ -133,7 +133,7 @@ impl<P: Packet> Shard<P> {
         let protocol = parsed.tuple.protocol;
         let (done, uoa_due) = match protocol {
             Protocol::Tcp => {
-                (self.edit_tcp(turn, packet, parsed, layout, index, direction, (out_len, egress)), false)
+                (self.edit_tcp(turn, packet, layout, index, direction, (out_len, egress)), false)
             }
             Protocol::Udp => self.edit_udp(turn, packet, parsed, layout, index, direction, (out_len, egress)),
         };
@@ -201,7 +201,6 @@ impl<P: Packet> Shard<P> {
         &mut self,
         turn: &mut Turn<'_, I>,
         packet: &mut P,
-        parsed: &Parsed,
         layout: Layout,
         index: SessionIndex,
         direction: Direction,
@@ -213,9 +212,10 @@ impl<P: Packet> Shard<P> {
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
+        let settings = self.real_servers[hot.real_server as usize].toa;
         let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
-        let toa = if carries_toa { toa_settings(turn.snapshot, cold.service) } else { None }
-            .filter(|settings| client_address::is_due(hot, cold, &segment, settings));
+        let toa =
+            settings.filter(|settings| carries_toa && client_address::is_due(hot, cold, &segment, settings));
         let state = hot.state;
         match tracked {
             Tracked::Forward => {}
@@ -264,16 +264,16 @@ impl<P: Packet> Shard<P> {
         }
         delta = delta.combine(tcp_translate::translate(header, hot, direction));
         if direction == Direction::Inbound && client_address::may_be_forged(header) {
-            let settings = toa_settings(turn.snapshot, self.sessions.cold(index).service);
             let kinds = client_address::kinds(settings.as_ref());
             delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
         let Some((settings, client)) = toa else { return Ok((layout, delta)) };
-        let (layout, inserted) =
-            client_address::insert(packet, layout, parsed.v6, (&client.src, client.sport), &settings)
-                .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
+        let named = (&client.src, client.sport);
+        let (_, inserted) = client_address::insert(packet, layout.l4, named, &settings)
+            .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
         self.counters.toa_sent += 1;
-        Ok((layout, delta.combine(inserted)))
+        let end = layout.end + client_address::option_len(!client.src.is_v4());
+        Ok((Layout { end, ..layout }, delta.combine(inserted)))
     }
 
     /// Once a side closes, the last TSval that the real server saw decides how soon it accepts another connection.
@@ -366,14 +366,6 @@ impl<P: Packet> Shard<P> {
             let slot = self.sessions.cold(index).lease_slot;
             self.pools.offer(slot, index, &mut self.sessions);
         }
-    }
-}
-
-#[inline(always)]
-pub(super) fn toa_settings(snapshot: &Snapshot, service: u16) -> Option<ToaSettings> {
-    match snapshot.service(service)?.client_address {
-        ClientAddress::Toa(settings) => Some(settings),
-        _ => None,
     }
 }
 

@@ -104,13 +104,11 @@ impl Packet for HeapPacket {
         true
     }
 
-    fn grow_front(&mut self, len: usize) -> bool {
-        if len > self.start {
-            return false;
-        }
-        self.start -= len;
-        self.first[self.start..self.start + len].fill(POISON);
-        true
+    fn grow_front(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.start = self.start.checked_sub(len)?;
+        let head = &mut self.first[self.start..self.end];
+        head[..len].fill(POISON);
+        Some(head)
     }
 
     fn shrink_front(&mut self, len: usize) {
@@ -278,8 +276,8 @@ mod tests {
     #[test]
     fn room_ends_and_new_bytes_in_front_are_poison() {
         let mut packet = HeapPacket::shaped(&[1, 2], Shape { headroom: 4, room: 4, first_segment: 4 });
-        assert!(packet.grow_front(4));
-        assert!(!packet.grow_front(1));
+        assert!(packet.grow_front(4).is_some());
+        assert!(packet.grow_front(1).is_none());
         assert_eq!(packet.head(), [POISON, POISON, POISON, POISON, 1, 2]);
         packet.shrink_front(5);
         assert!(packet.grow_back(2));

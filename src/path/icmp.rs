@@ -7,7 +7,6 @@
 use super::classify::Place;
 use super::client_address;
 use super::drop_reason::DropReason;
-use super::forward::toa_settings;
 use super::neighbour::NeighbourIndex;
 use super::packet::{Io, Packet};
 use super::proxy_header;
@@ -168,7 +167,7 @@ impl<P: Packet> Shard<P> {
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(NeighbourIndex, P), DropReason> {
         let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let kinds = client_address::kinds(toa_settings(turn.snapshot, cold.service).as_ref());
+        let kinds = client_address::kinds(self.real_servers[hot.real_server as usize].toa.as_ref());
         let ends = Ends::of(hot, wide, direction);
         let neighbour = NeighbourIndex(hot.next_hops(direction).0);
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
@@ -409,10 +408,8 @@ fn translate_quoted_ports(quoted: &mut [u8], sent: &Ends) {
 /// (RFC 5927 §4.1), and without the TOA that the gateway put in, though as long. Nobody checks the quoted checksum
 /// (RFC 5508 REQ-3c).
 fn translate_quoted_segment(quoted: &mut [u8], hot: &Hot, cold: &Cold, toa_kinds: &[u8]) {
-    if hot.flags.has(Flags::SEQ) {
-        let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
-        tcp::set_seq(quoted, proxy_header::not_before_first(seq, hot, cold));
-    }
+    let seq = tcp::seq(quoted).wrapping_sub(hot.seq_delta);
+    tcp::set_seq(quoted, proxy_header::not_before_first(seq, hot, cold));
     if quoted.len() > tcp::HEADER_LEN {
         let header_len = tcp::header_len(quoted).min(quoted.len());
         if let Some(options) = quoted.get_mut(tcp::HEADER_LEN..header_len) {

@@ -46,7 +46,6 @@ struct Beginning {
 impl Beginning {
     fn write(&self, hot: &mut Hot, cold: &mut Cold, service: &Service, flow: &Tuple) {
         hot.state = State::SynRecv;
-        hot.flags.set(Flags::SEQ);
         hot.seq_delta = self.isn.wrapping_sub(self.client_isn);
         hot.next_seq_inbound = self.client_isn.wrapping_add(1);
         cold.client_isn = self.client_isn;

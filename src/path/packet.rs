@@ -51,8 +51,9 @@ pub trait Packet: Sized {
     fn head_mut(&mut self) -> &mut [u8];
     /// Makes the first `len` bytes contiguous. False if the frame is shorter or the first segment cannot hold them.
     fn pull_up(&mut self, len: usize) -> bool;
-    /// Adds `len` bytes before the frame; their contents are undefined. False without headroom.
-    fn grow_front(&mut self, len: usize) -> bool;
+    /// Adds `len` bytes before the frame; their contents are undefined. The bytes of the first segment then; `None`
+    /// without headroom.
+    fn grow_front(&mut self, len: usize) -> Option<&mut [u8]>;
     /// Removes `len` bytes from the front. `len` must not exceed the first segment.
     fn shrink_front(&mut self, len: usize);
     /// Adds `len` zero bytes at the end of a contiguous frame. False without tailroom.

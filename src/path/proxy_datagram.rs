@@ -51,11 +51,8 @@ impl<P: Packet> Shard<P> {
         if out_len + header.len() > mtu {
             return Err(Verdict::TooBig((mtu + parsed.ip_len()).saturating_sub(out_len + header.len())));
         }
-        if !packet.grow_front(header.len()) {
-            return Err(Verdict::Drop(DropReason::Headroom));
-        }
+        let head = packet.grow_front(header.len()).ok_or(Verdict::Drop(DropReason::Headroom))?;
         let at = layout.l4 + udp::HEADER_LEN;
-        let head = packet.head_mut();
         head.copy_within(header.len()..header.len() + at, 0);
         head[at..at + header.len()].copy_from_slice(&header);
         let datagram = &mut head[layout.l4..];

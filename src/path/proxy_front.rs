@@ -21,7 +21,7 @@
 //! without taken for the same client's, that client could begin its next one with a header of its own making.
 
 use super::drop_reason::DropReason;
-use super::forward::{sent_timestamps, toa_settings};
+use super::forward::sent_timestamps;
 use super::neighbour::NeighbourIndex;
 use super::own_segment::{OwnSegment, timestamps, write_own_segment};
 use super::packet::{Io, Packet};
@@ -133,7 +133,7 @@ impl<P: Packet> Shard<P> {
             self.send_probe(turn, index, &probe);
         }
         if before.has(Flags::TOA) {
-            self.leave_if_told(turn, index);
+            self.leave_if_told(index);
         }
     }
 
@@ -223,9 +223,10 @@ impl<P: Packet> Shard<P> {
     }
 
     /// A session whose real server has been told by TOA is like any other; so is one whose service does that no more.
-    fn leave_if_told<I: Io<Packet = P>>(&mut self, turn: &Turn<'_, I>, index: SessionIndex) {
-        let is_over = toa_settings(turn.snapshot, self.sessions.cold(index).service).is_none();
-        let flags = &mut self.sessions.hot_mut(index).flags;
+    fn leave_if_told(&mut self, index: SessionIndex) {
+        let hot = self.sessions.hot_mut(index);
+        let is_over = self.real_servers[hot.real_server as usize].toa.is_none();
+        let flags = &mut hot.flags;
         if is_over || !flags.has(Flags::TOA) {
             flags.clear(Flags::TOA | Flags::PROXY_HEADER);
         }

@@ -200,33 +200,35 @@ fn rewrite_in_place(
         ipv6::set_payload_len(header, (layout.end - layout.l3 - ipv6::HEADER_LEN) as u16);
         readdress_ipv6(header, ends.src.octets(), ends.dst.octets());
     } else {
-        ipv4::set_total_len(header, (layout.end - layout.l3) as u16);
-        readdress_ipv4(header, ends, identification);
+        readdress_ipv4(header, (layout.end - layout.l3) as u16, ends, identification);
     }
     rewrite_l4(head, layout.l4, protocol, (ends.sport, ends.dport), delta);
 }
 
-/// [`rewrite`] for a plain packet of a session within its family, whose length stays as its IP header says. `delta` holds
-/// every change made but that of the addresses and ports.
+/// [`rewrite`] for a plain packet of a session within its family. `delta` holds every change made but that of the addresses
+/// and ports, `ip_len` the bytes of the packet if they are not what its IP header says.
 #[inline(always)]
 pub fn rewrite_plain<const HEADERS: usize>(
     headers: &mut [u8; HEADERS],
     protocol: Protocol,
     sessions: &SessionTable,
     (index, direction): (SessionIndex, Direction),
-    delta: Delta,
+    (delta, ip_len): (Delta, Option<usize>),
     identification: &mut Identification,
 ) {
     let l4 = HEADERS - tcp::HEADER_LEN;
     let hot = sessions.hot(index);
     let ip = &mut headers[Parsed::L3..l4];
     if HEADERS == HEADERS_V6 {
+        if let Some(len) = ip_len {
+            ipv6::set_payload_len(ip, (len - ipv6::HEADER_LEN) as u16);
+        }
         let (src, dst) = sessions.wide(index).addresses_behind(direction);
         readdress_ipv6(ip, src, dst);
     } else {
         let ip: &mut [u8; ipv4::HEADER_LEN] = ip.try_into().expect("a plain header");
         let id = identification.of(ip);
-        ipv4::readdress_plain(ip, id, hot.addresses_behind(direction));
+        ipv4::readdress_plain(ip, ip_len.map(|len| len as u16), id, hot.addresses_behind(direction));
     }
     rewrite_l4(
         headers,
@@ -254,14 +256,15 @@ fn rewrite_l4(head: &mut [u8], l4: usize, protocol: Protocol, (sport, dport): (u
     }
 }
 
-/// One hop less and new addresses for an IPv4 header.
+/// This total length, one hop less and new addresses for an IPv4 header.
 #[inline(always)]
-fn readdress_ipv4(header: &mut [u8], ends: &Ends, identification: &mut Identification) {
+fn readdress_ipv4(header: &mut [u8], total_len: u16, ends: &Ends, identification: &mut Identification) {
     let (src, dst) = (ends.src.v4_octets(), ends.dst.v4_octets());
     let id = identification.of(header);
     if let Ok(plain) = header.try_into() {
-        return ipv4::readdress_plain(plain, id, transmute!([src, dst]));
+        return ipv4::readdress_plain(plain, Some(total_len), id, transmute!([src, dst]));
     }
+    ipv4::set_total_len(header, total_len);
     if let Some(id) = id {
         ipv4::set_id(header, id);
     }
@@ -343,9 +346,7 @@ fn place_header<P: Packet>(
 ) -> Result<Layout, NoRoomInBuffer> {
     let wanted = ethernet::HEADER_LEN + header_len;
     if wanted > layout.l4 {
-        if !packet.grow_front(wanted - layout.l4) {
-            return Err(NoRoomInBuffer);
-        }
+        packet.grow_front(wanted - layout.l4).ok_or(NoRoomInBuffer)?;
     } else {
         packet.shrink_front(layout.l4 - wanted);
     }

@@ -76,8 +76,6 @@ pub struct Shard<P> {
     pub(super) default_timeouts: Timeouts,
     /// the smallest of all ports
     pub(super) mtu: u16,
-    /// [`PathCounters::toa_sent`] when the last burst began
-    pub(super) toa_sent_before: u64,
 }
 
 /// A real server as its counters know it.
@@ -135,7 +133,6 @@ impl<P: Packet> Shard<P> {
             counters: PathCounters::default(),
             default_timeouts: Timeouts::default(),
             mtu: 0,
-            toa_sent_before: 0,
         })
     }
 
@@ -152,11 +149,13 @@ impl<P: Packet> Shard<P> {
             let real_server = snapshot.real_servers.get(slot).and_then(Option::as_ref);
             counters.removed = real_server.is_none_or(|real_server| real_server.removed);
             let Some(real_server) = real_server else { continue };
+            let service = snapshot.services[real_server.service.index()].as_ref();
+            counters.toa = service.and_then(|service| service.client_address.toa());
             let now = (real_server.service, real_server.address, real_server.port);
             if counted.replace(now).is_some_and(|before| before != now) {
                 // The number is another's now. Sessions of the one before, should there be any, will still end.
-                let RealServerCounters { active, inactive, removed, .. } = *counters;
-                *counters = RealServerCounters { active, inactive, removed, ..Default::default() };
+                let RealServerCounters { active, inactive, removed, toa, .. } = *counters;
+                *counters = RealServerCounters { active, inactive, removed, toa, ..Default::default() };
             }
         }
         self.pools.apply(snapshot);

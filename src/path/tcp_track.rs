@@ -99,6 +99,7 @@ pub(super) fn advance(hot: &mut Hot, direction: Direction, segment: &Segment) ->
     let (furthest, acknowledged) = match direction {
         Direction::Inbound => (&mut hot.next_seq_inbound, segment.ack.wrapping_sub(hot.next_seq_outbound)),
         Direction::Outbound => {
+            note_server_data(hot, segment);
             let ack = segment.ack.wrapping_sub(hot.seq_delta);
             (&mut hot.next_seq_outbound, ack.wrapping_sub(hot.next_seq_inbound))
         }
@@ -109,6 +110,13 @@ pub(super) fn advance(hot: &mut Hot, direction: Direction, segment: &Segment) ->
         *furthest = next;
     }
     lies_near(sent) && lies_near(acknowledged)
+}
+
+#[inline(always)]
+fn note_server_data(hot: &mut Hot, segment: &Segment) {
+    if segment.payload_len > 0 {
+        hot.flags.set(Flags::SERVER_DATA);
+    }
 }
 
 /// Whether a distance from the furthest byte known is less than [`WINDOW`] back or at most [`GAP`] ahead.
@@ -220,6 +228,7 @@ fn note_server_syn(hot: &mut Hot, cold: &mut Cold, segment: &Segment) {
     let is_again = hot.flags.has(Flags::ANSWERED) && segment.seq == cold.server_isn;
     if hot.state == State::SynRecv && !is_again && acknowledges_syn(hot, cold, segment) {
         hot.flags.set(Flags::ANSWERED);
+        note_server_data(hot, segment);
         cold.server_isn = segment.seq;
         hot.next_seq_outbound = segment.next_seq();
     }

@@ -27,8 +27,7 @@ pub fn translate(header: &mut [u8], hot: &Hot, direction: Direction) -> Delta {
         };
         delta = delta.combine(tcp_option::translate_timestamps(options, add_val, sub_ecr));
     }
-    let may_hold_sack = direction == Direction::Outbound && tcp_option::may_hold_sack(options);
-    if may_hold_sack && hot.flags.has(Flags::SEQ) {
+    if direction == Direction::Outbound && tcp_option::may_hold_sack(options) {
         delta = delta.combine(tcp_option::translate_sack(options, hot.seq_delta));
     }
     delta
@@ -43,21 +42,17 @@ pub fn translate_plain(
     direction: Direction,
 ) -> Delta {
     let delta = translate_number(fixed, hot, direction);
-    match timestamps {
-        Some(timestamps) if hot.flags.has(Flags::TIMESTAMP) => delta.combine(match direction {
-            Direction::Inbound => tcp_option::add_to_aligned_val(timestamps, hot.timestamp_delta),
-            Direction::Outbound => tcp_option::take_from_aligned_ecr(timestamps, hot.timestamp_delta),
-        }),
-        _ => delta,
-    }
+    let Some(timestamps) = timestamps else { return delta };
+    // Where the session has none to translate the difference is 0.
+    delta.combine(match direction {
+        Direction::Inbound => tcp_option::add_to_aligned_val(timestamps, hot.timestamp_delta),
+        Direction::Outbound => tcp_option::take_from_aligned_ecr(timestamps, hot.timestamp_delta),
+    })
 }
 
 /// The client's sequence number, or the acknowledgement of it.
 #[inline(always)]
 fn translate_number(fixed: &mut [u8; tcp::HEADER_LEN], hot: &Hot, direction: Direction) -> Delta {
-    if !hot.flags.has(Flags::SEQ) {
-        return Delta::default();
-    }
     let (old, new);
     match direction {
         Direction::Inbound => {

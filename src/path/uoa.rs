@@ -93,13 +93,10 @@ impl<P: Packet> Shard<P> {
     ) -> Result<Layout, NoRoomInBuffer> {
         let client = self.sessions.client_flow(index);
         let len = uoa::len_for(&client.src);
-        if !packet.grow_front(len) {
-            return Err(NoRoomInBuffer);
-        }
+        let head = packet.grow_front(len).ok_or(NoRoomInBuffer)?;
         let Layout { l3, l4, end } = layout;
         let layout = Layout { l3, l4: l4 + len, end: end + len };
         let option_at = l3 + ipv4::HEADER_LEN;
-        let head = packet.head_mut();
         head.copy_within(len..len + option_at, 0);
         uoa::write(&mut head[option_at..option_at + len], &client.src, client.sport);
         let header = &mut head[l3..layout.l4];

@@ -146,6 +146,16 @@ pub enum ClientAddress {
     Proxy(ProxySettings),
 }
 
+impl ClientAddress {
+    /// The settings of TOA, if it is that.
+    pub const fn toa(self) -> Option<ToaSettings> {
+        match self {
+            ClientAddress::Toa(settings) => Some(settings),
+            _ => None,
+        }
+    }
+}
+
 /// How the PROXY protocol is spoken for a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProxySettings {

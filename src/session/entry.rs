@@ -54,8 +54,8 @@ impl Flags {
     pub const SERVER_V6: u16 = 1 << 1;
     /// Any side is IPv6: the addresses stand in [`Wide`].
     pub const WIDE: u16 = Flags::CLIENT_V6 | Flags::SERVER_V6;
-    /// Sequence numbers are translated by `seq_delta`.
-    pub const SEQ: u16 = 1 << 2;
+    /// The real server has sent data, of which the client may have acknowledged some.
+    pub const SERVER_DATA: u16 = 1 << 2;
     /// Timestamps are translated by `timestamp_delta`.
     pub const TIMESTAMP: u16 = 1 << 3;
     /// The real server still has to be told the client's address, by TOA or UOA in inbound packets.

@@ -223,15 +223,6 @@ impl SessionTable {
         }
     }
 
-    /// Starts to load the cold line of a candidate with one of `flags`. Reads its hot line.
-    #[inline(always)]
-    pub fn prefetch_cold(&self, candidate: Candidate, flags: u16) {
-        let session = candidate.0.session().0 as usize;
-        if self.hot.get(session).is_some_and(|hot| hot.flags.has(flags)) {
-            cpu::prefetch_index(&self.cold, session);
-        }
-    }
-
     /// The neighbour toward whom packets of a candidate go.
     #[inline(always)]
     pub fn next_hop(&self, candidate: Candidate) -> Option<u16> {

@@ -170,10 +170,17 @@ impl Delta {
         self.replace_u16(fold_u32(address_sum(old)), fold_u32(address_sum(new)))
     }
 
+    /// A word was put in at an even offset.
+    #[inline(always)]
+    pub const fn insert_u16(self, new: u16) -> Delta {
+        Delta(self.0 + new as u64)
+    }
+
     /// An address was put in at an even offset, 4 or 16 bytes.
     #[inline(always)]
     pub fn insert_address(self, address: &Address) -> Delta {
-        Delta(self.0 + u64::from(address_sum(address)))
+        let sum = if address.is_v4() { get_u32(&address.v4_octets(), 0) } else { sum(address.octets()) };
+        Delta(self.0 + u64::from(sum))
     }
 
     /// Another, folded difference on top.

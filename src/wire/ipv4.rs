@@ -194,19 +194,28 @@ fn plain_sum(header: &[u8; HEADER_LEN]) -> u64 {
     sum + u64::from(last_carry)
 }
 
-/// Gives a header without options, of no fragment, one hop less, this source and destination, this identification if it
-/// shall have another one, and the checksum of that.
+/// Gives a header without options, of no fragment, one hop less, this source and destination, this total length and
+/// identification if it shall have others, and the checksum of that.
 ///
 /// Summed up from registers: reading back what was written in other pieces would wait for the stores.
 #[inline(always)]
-pub fn readdress_plain(header: &mut [u8; HEADER_LEN], id: Option<u16>, addresses: [u8; 8]) {
+pub fn readdress_plain(
+    header: &mut [u8; HEADER_LEN],
+    total_len: Option<u16>,
+    id: Option<u16>,
+    addresses: [u8; 8],
+) {
     debug_assert!(header[8] > 0 && header[7] == 0);
     // The order of bytes within words does not matter until the end (RFC 1071 §2 (B)).
     let sum = u64::from_le_bytes(addresses);
     let mut front = u64::from_le_bytes(get_array(header, 0));
     if let Some(id) = id {
-        put_u16(header, 4, id);
+        set_id(header, id);
         front = front & !(0xffff << 32) | u64::from(id.swap_bytes()) << 32;
+    }
+    if let Some(len) = total_len {
+        set_total_len(header, len);
+        front = front & !(0xffff << 16) | u64::from(len.swap_bytes()) << 16;
     }
     // The hops left are the lower byte.
     let hops_and_protocol = u32::from(u16::from_le_bytes(get_array(header, 8))).wrapping_sub(1);
@@ -521,13 +530,16 @@ mod tests {
     proptest! {
         #[test]
         fn conformance_g1_a_plain_header_is_readdressed_like_any_other(
-            mut bytes: [u8; HEADER_LEN], id: Option<u16>, src: [u8; 4], dst: [u8; 4],
+            mut bytes: [u8; HEADER_LEN], len: Option<u16>, id: Option<u16>, src: [u8; 4], dst: [u8; 4],
         ) {
             (bytes[7], bytes[8]) = (0, bytes[8] | 1);
             let (mut plain, mut any) = (bytes, bytes);
             let [a, b, c, d] = src;
             let [e, f, g, h] = dst;
-            readdress_plain(&mut plain, id, [a, b, c, d, e, f, g, h]);
+            readdress_plain(&mut plain, len, id, [a, b, c, d, e, f, g, h]);
+            if let Some(len) = len {
+                set_total_len(&mut any, len);
+            }
             if let Some(id) = id {
                 set_id(&mut any, id);
             }

@@ -2,7 +2,7 @@
 
 use super::Address;
 use super::checksum::l4_checksum;
-use super::field::{get_u16, get_u32, put_u16, put_u32};
+use super::field::{get_array, get_u16, get_u32, put_u16, put_u32};
 
 /// IANA protocol number
 pub const PROTOCOL: u8 = 6;
@@ -221,6 +221,20 @@ pub fn set_header_len(segment: &mut [u8], header_len: usize) {
 pub fn offset_and_flags(segment: &[u8]) -> u16 {
     get_u16(segment, 12)
 }
+
+/// What tells kinds of segments: the header's length, and SYN, FIN, RST and ACK; as these bytes lie in memory.
+#[inline(always)]
+pub fn shape(header: &[u8; HEADER_LEN]) -> u16 {
+    u16::from_ne_bytes(get_array(header, 12)) & SHAPE.to_be()
+}
+
+/// The [`shape`] of data or an acknowledgement with so many bytes of options, a multiple of 4.
+#[inline(always)]
+pub const fn shape_of_ack(options_len: usize) -> u16 {
+    with_more_options((HEADER_LEN as u16 / 4) << 12 | ACK as u16, options_len).to_be()
+}
+
+const SHAPE: u16 = 0xf000 | (SYN | FIN | RST | ACK) as u16;
 
 /// Sets the word that [`offset_and_flags`] reads.
 #[inline(always)]

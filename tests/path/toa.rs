@@ -48,6 +48,36 @@ fn conformance_j1_toa_rides_until_the_client_has_acknowledged_a_byte() {
     }
 }
 
+/// A real server may send data with its SYN (RFC 9293 §3.5): the client's next acknowledgement is of it.
+#[test]
+fn conformance_j1_data_that_comes_with_the_syn_ack_ends_toa_once_acknowledged() {
+    for families in Families::ALL {
+        let mut rig = Rig::new(&families.config(2, "tcp", TOA));
+        let flow = Conversation::begin(&mut rig, families, 5000);
+        one(rig.server(&flow.outbound(SYN | ACK, 0, 1).payload(b"hello").packet()));
+        assert_eq!(flow.send(&mut rig, ACK, 1, 1).toa(254), Some(flow.client), "the SYN alone");
+        assert_eq!(flow.send(&mut rig, ACK, 1, 6).toa(254), None);
+        rig.finish();
+    }
+}
+
+#[test]
+fn conformance_j1_a_new_configuration_reaches_those_still_to_be_told() {
+    for families in Families::ALL {
+        let config = |more: &str| families.config(2, "tcp", more);
+        let mut rig = Rig::new(&config(TOA));
+        let flow = Conversation::open(&mut rig, families, 5000);
+        assert_eq!(flow.send(&mut rig, ACK, 1, 1).toa(254), Some(flow.client));
+        rig.apply(&config(&format!("{TOA}\n[service.toa]\nkind = 28\nkind_v6 = 253")));
+        let kind = if families.client_v6 { 253 } else { 28 };
+        assert_eq!(flow.send(&mut rig, ACK, 1, 1).toa(kind), Some(flow.client));
+        rig.apply(&config(""));
+        let seen = flow.send(&mut rig, ACK, 1, 1);
+        assert!(seen.options().is_empty());
+        rig.finish();
+    }
+}
+
 #[test]
 fn conformance_j1_a_fin_carries_toa() {
     for families in Families::ALL {

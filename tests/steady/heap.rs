@@ -72,12 +72,9 @@ impl Packet for Frame {
         len <= self.len()
     }
 
-    fn grow_front(&mut self, len: usize) -> bool {
-        let fits = len <= self.start;
-        if fits {
-            self.start -= len;
-        }
-        fits
+    fn grow_front(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.start = self.start.checked_sub(len)?;
+        Some(self.head_mut())
     }
 
     fn shrink_front(&mut self, len: usize) {
