@@ -3,6 +3,8 @@
 //! It rides on every segment toward the real server until the client has acknowledged the server's first byte, first
 //! among the options. A TOA that the client sent itself is erased on every segment: an identity must not be forged.
 
+use std::ops::Range;
+
 use super::counters::PathCounters;
 use super::packet::Packet;
 use super::rewrite::NoRoomInBuffer;
@@ -10,7 +12,7 @@ use super::tcp_track::Segment;
 use crate::service::snapshot::ToaSettings;
 use crate::session::{Cold, Flags, Hot, ProxyFacts};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, tcp, tcp_option, toa};
+use crate::wire::{Address, ethernet, tcp, tcp_option, toa};
 
 /// Whether a segment has options beyond the usual timestamps, among which a TOA may be.
 #[inline(always)]
@@ -111,30 +113,37 @@ pub fn count_no_room(counters: &mut PathCounters, why: NoRoomFor) {
     }
 }
 
-/// Puts the option in, right behind the fixed TCP header, which begins at `l4` of a packet of the client's side. The
-/// headers move forward, the payload stays where it is; that the packet has become longer is the IP header's to say when
+/// Puts the option in, right behind the fixed TCP header, which begins at `l4` of a packet of the client's side, whose
+/// family the caller may know before it looks at the address. The headers move forward, the payload stays where it is; that the packet has become longer is the IP header's to say when
 /// it is rewritten. Returns the frame, and what the TCP checksum changes by.
 #[inline(always)]
 pub fn insert<'a, P: Packet>(
     packet: &'a mut P,
     l4: usize,
+    client_v6: bool,
     (client, cport): (&Address, u16),
     settings: &ToaSettings,
 ) -> Result<(&'a mut [u8], Delta), NoRoomInBuffer> {
-    let len = option_len(!client.is_v4());
+    let len = option_len(client_v6);
     let head = packet.grow_front(len).ok_or(NoRoomInBuffer)?;
     let option_at = l4 + tcp::HEADER_LEN;
-    head.copy_within(len..len + option_at, 0);
+    // The MAC addresses are the sender's to write. The rest moves in pieces none of which crosses the line of memory at
+    // which the frame began, nor ends within a number: reading that back would wait for the stores.
+    let began = len.max(ethernet::ADDRESSES_LEN);
+    let mut advance = |piece: Range<usize>| head.copy_within(piece.start + len..piece.end + len, piece.start);
+    advance(ethernet::ADDRESSES_LEN..began);
+    advance(began..l4);
+    advance(l4..option_at);
     let (headers, option) = head[..option_at + len].split_at_mut(option_at);
-    let kind = if client.is_v4() { settings.kind_v4 } else { settings.kind_v6 };
-    write(option, client, cport, settings);
+    let kind = if client_v6 { settings.kind_v6 } else { settings.kind_v4 };
+    write(option, client_v6, client, cport, settings);
     let segment = &mut headers[l4..];
     tcp::set_offset_and_flags(segment, tcp::with_more_options(tcp::offset_and_flags(segment), len));
     let delta = Delta::default()
         .insert_u16(tcp::with_more_options(0, len))
-        // the pseudo header's length
-        .insert_u16(len as u16)
-        .insert_u16(u16::from_be_bytes([kind, len as u8]))
+        // the pseudo header's length, and the option's
+        .insert_u16(2 * len as u16)
+        .insert_u16(u16::from(kind) << 8)
         .insert_u16(cport)
         .insert_address(client);
     Ok((head, delta))
@@ -142,12 +151,12 @@ pub fn insert<'a, P: Packet>(
 
 /// Fills `option`, [`option_len`] bytes, with the client's address.
 #[inline(always)]
-pub fn write(option: &mut [u8], client: &Address, cport: u16, settings: &ToaSettings) {
-    if client.is_v4() {
-        let out = option.first_chunk_mut().expect("the option's length");
-        toa::write_v4(out, settings.kind_v4, cport, client.v4_octets());
-    } else {
+pub fn write(option: &mut [u8], client_v6: bool, client: &Address, cport: u16, settings: &ToaSettings) {
+    if client_v6 {
         let out = option.first_chunk_mut().expect("the option's length");
         toa::write_v6(out, settings.kind_v6, cport, *client.octets());
+    } else {
+        let out = option.first_chunk_mut().expect("the option's length");
+        toa::write_v4(out, settings.kind_v4, cport, client.v4_octets());
     }
 }

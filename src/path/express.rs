@@ -294,7 +294,7 @@ fn insert_toa<'a, P: Packet, const HEADERS: usize>(
     let v6 = HEADERS == HEADERS_V6;
     let options_len = if timestamps { tcp_option::TIMESTAMPS_ALIGNED_LEN } else { 0 };
     client_address::fits(tcp::HEADER_LEN + options_len, client_address::option_len(v6), 0, room).ok()?;
-    // Known to be IPv4, the option and all that moves for it have lengths known to the compiler.
+    // Of a family that the compiler knows, as the lengths of the option and of all that moves for it.
     let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
-    client_address::insert(packet, HEADERS - tcp::HEADER_LEN, (&client, tuple.sport), settings).ok()
+    client_address::insert(packet, HEADERS - tcp::HEADER_LEN, v6, (&client, tuple.sport), settings).ok()
 }

@@ -38,8 +38,9 @@ impl<P: Packet> Shard<P> {
         let timestamps = sent.map(|(value, echo)| timestamps(value.wrapping_add(hot.timestamp_delta), echo));
 
         let mut options = ArrayVec::<u8, { tcp::OPTIONS_LEN_MAX }>::new();
-        options.extend(std::iter::repeat_n(0, client_address::option_len(!client.src.is_v4())));
-        client_address::write(&mut options, &client.src, client.sport, settings);
+        let client_v6 = !client.src.is_v4();
+        options.extend(std::iter::repeat_n(0, client_address::option_len(client_v6)));
+        client_address::write(&mut options, client_v6, &client.src, client.sport, settings);
         options.extend(timestamps.into_iter().flatten());
         let bare = OwnSegment {
             segment: tcp::Segment {

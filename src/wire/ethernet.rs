@@ -4,6 +4,8 @@ use super::field::{get_array, get_u16, put_array, put_u16};
 
 /// Bytes of an untagged header.
 pub const HEADER_LEN: usize = 14;
+/// Bytes of both addresses, with which it begins.
+pub const ADDRESSES_LEN: usize = 12;
 /// Bytes that one VLAN tag adds.
 pub const VLAN_LEN: usize = 4;
 /// Shortest frame on the wire, without its check sequence; shorter ones are padded with zeros (IEEE 802.3 §4A.2.3).
