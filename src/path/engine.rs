@@ -384,6 +384,7 @@ impl<P: Packet> Shard<P> {
             let way = match at.cmp(&passed) {
                 Ordering::Less => Some(self.way(flow.candidate)),
                 Ordering::Equal => None,
+                Ordering::Greater if flow.candidate.is_none() => None,
                 Ordering::Greater => self.express(turn.snapshot, lane, &mut packet, flow),
             };
             match way {
