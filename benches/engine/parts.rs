@@ -196,6 +196,7 @@ fn schedule(algorithm: Algorithm) -> Part {
             address: address(false, 10, n),
             port: Some(8080),
             weight: 1 + n as u16 % 4,
+            next_hop: None,
             removed: false,
         })
         .collect();

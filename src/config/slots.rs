@@ -284,7 +284,9 @@ impl Slots {
                     )?,
                 };
                 let number = RealServerId(number as u32);
-                let server = RealServer { id: number, service: id, address, port, weight, removed: false };
+                let next_hop = None;
+                let server =
+                    RealServer { id: number, service: id, address, port, weight, next_hop, removed: false };
                 self.real_servers[number.index()] = Some(server);
                 servers.push(number);
             }
@@ -339,16 +341,23 @@ impl Slots {
         let listeners = live()
             .flat_map(|service| service.listen.iter().map(|listen| (service.protocol, *listen, service.id)));
         let listeners = Listeners::new(listeners, &self.hasher)?;
+        let owned = self.owned(config, &listeners)?;
+        let mut routes = RouteTable::new(self.routes.iter().copied());
+        owned.keys().for_each(|address| routes.note_own(address));
         Ok(Snapshot {
             real_server_addresses: self.real_server_addresses(),
+            real_servers: self
+                .real_servers
+                .iter()
+                .map(|slot| Some(reached_by(&routes, slot.as_ref()?)))
+                .collect(),
             generation: self.generation,
             route_epoch: self.route_epoch,
             ports: config.ports.iter().zip(facts).map(|(port, facts)| port_view(port, facts)).collect(),
-            routes: RouteTable::new(self.routes.iter().copied()),
-            owned: self.owned(config, &listeners)?,
+            routes,
+            owned,
             services: self.services.iter().map(|slot| Some(Arc::clone(&slot.as_ref()?.service))).collect(),
             listeners,
-            real_servers: self.real_servers.clone(),
             pools: self.pools.iter().map(|slot| Some(slot.as_ref()?.pool.clone())).collect(),
             steering,
             refuse: config.refusal,
@@ -405,6 +414,11 @@ fn free_if<T>(slot: &mut Option<T>, test: impl Fn(&T) -> bool) -> usize {
         *slot = None;
     }
     usize::from(free)
+}
+
+/// A real server with the way to it.
+fn reached_by(routes: &RouteTable, server: &RealServer) -> RealServer {
+    RealServer { next_hop: routes.lookup(&server.address).copied(), ..server.clone() }
 }
 
 /// The lowest empty slot at or behind `from`, which moves behind it.

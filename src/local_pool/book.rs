@@ -10,7 +10,8 @@
 //!
 //! All books lie in one arena mapped at start, whose pages are touched with use. Taking a port costs a few random
 //! numbers and words while a quarter of the ports is free, and beyond that never more than a walk over the summary (16
-//! words for 65,536 ports).
+//! words for 65,536 ports). The first number is drawn when the port before it is taken, so that its word has all the time
+//! until then to come from memory.
 
 use rand::{Rng, rngs::StdRng};
 
@@ -19,7 +20,7 @@ use super::index::{Chained, Index, room_for};
 use super::range::PortRange;
 use super::ring::{KINDS, Links};
 use super::share::Share;
-use crate::cpu::{HugeArray, Pages};
+use crate::cpu::{self, HugeArray, Pages};
 use crate::wire::{Address, Protocol};
 
 /// Random ports of the share looked at before the summary is asked, while one in four is free.
@@ -53,10 +54,12 @@ pub(super) struct Book {
     pub(super) lip: u32,
     first: u16,
     last: u16,
-    pub(super) rport: u16,
-    pub(super) protocol: Protocol,
+    /// the port that is tried first when the next one is taken; 0: none was drawn yet
+    ahead: u16,
     pub(super) v4: bool,
     // the second line: seldom needed
+    pub(super) protocol: Protocol,
+    pub(super) rport: u16,
     pub(super) rip: Address,
     /// ports of `held` that rest
     pub(super) resting: u32,
@@ -73,6 +76,79 @@ impl Book {
     #[inline(always)]
     pub(super) fn over_half(&self) -> bool {
         self.free * 2 < self.capacity
+    }
+
+    /// How many ports random ones are drawn from, and whether that is the pool's range: it or the share, whichever is
+    /// smaller.
+    #[inline(always)]
+    fn drawn_from(&self, share: &Share) -> (u32, bool) {
+        let span = u32::from(self.last - self.first) + 1;
+        (span.min(share.bits()), span < share.bits())
+    }
+
+    /// How many random ports are looked at before the summary is asked.
+    #[inline(always)]
+    fn tries(&self, share: &Share) -> usize {
+        let (room, by_range) = self.drawn_from(share);
+        let (one_in, tries) = if by_range { RANGE_TRIES } else { SHARE_TRIES };
+        if self.free * one_in >= room { tries } else { 0 }
+    }
+
+    /// A port at random.
+    #[inline(always)]
+    fn draw(&self, share: &Share, random: &mut StdRng) -> u16 {
+        let (room, by_range) = self.drawn_from(share);
+        let drawn = scale(random.next_u32(), room);
+        if by_range {
+            self.first + drawn as u16
+        } else {
+            share.port_at(share.layout(self.v4), self.base, drawn)
+        }
+    }
+
+    /// The place of the bit of `port` and its mask, `None` if the port is another worker's.
+    #[inline(always)]
+    fn place_of(&self, port: u16, share: &Share) -> Option<(usize, u64)> {
+        let bit = share.bit_of(share.layout(self.v4), self.base, port)?;
+        Some((bit as usize / 64, 1 << (bit % 64)))
+    }
+
+    /// Marks `port` as held if it may be leased and is free.
+    #[inline(always)]
+    fn claim(&self, bits: &mut Bits<'_>, port: u16, ports: &PortRange, share: &Share) -> bool {
+        if !(self.first..=self.last).contains(&port) {
+            return false;
+        }
+        let Some((word, mask)) = self.place_of(port, share) else { return false };
+        looks_at(&bits.held[word]);
+        if bits.held[word] & mask != 0 {
+            return false;
+        }
+        bits.held[word] |= mask;
+        let (room, _) = self.drawn_from(share);
+        if room < share.bits() / 2 {
+            // Few ports to a word: without this the summary would send many a search to words without any.
+            let within = &ports.words[share.layout_word(self.base, word)];
+            looks_at(within);
+            if within & !bits.held[word] == 0 {
+                bits.summary[word / 64] |= 1 << (word % 64);
+            }
+        }
+        true
+    }
+}
+
+/// The bits of one book.
+struct Bits<'a> {
+    summary: &'a mut [u64],
+    held: &'a mut [u64],
+}
+
+impl<'a> Bits<'a> {
+    #[inline(always)]
+    fn of(words: &'a mut [u64], summary_len: usize) -> Self {
+        let (summary, held) = words.split_at_mut(summary_len);
+        Bits { summary, held }
     }
 }
 
@@ -168,9 +244,10 @@ impl Books {
             lip: key.lip,
             first: 0,
             last: 0,
-            rport: key.rport,
-            protocol: key.protocol,
+            ahead: 0,
             v4: key.rip.is_v4(),
+            protocol: key.protocol,
+            rport: key.rport,
             rip: key.rip,
             resting: 0,
             reclaim_first: NONE,
@@ -233,7 +310,7 @@ impl Books {
     ///
     /// While enough ports are free, random ones are tried, from the share or from the pool's range, whichever is
     /// smaller: each free port is equally likely (RFC 6056 §3.3.2). Beyond, the summary leads to one nearly as evenly.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         id: u32,
@@ -242,65 +319,40 @@ impl Books {
         random: &mut StdRng,
     ) -> Option<u16> {
         let book = &mut self.records[id as usize];
-        let bits = &mut self.words[id as usize * self.stride..][..self.stride];
-        let (summary, held) = bits.split_at_mut(self.summary_len);
-        let layout = share.layout(book.v4);
-        let span = u32::from(book.last - book.first) + 1;
-        let by_range = span < share.bits();
-        let room = span.min(share.bits());
-        let (one_in, tries) = if by_range { RANGE_TRIES } else { SHARE_TRIES };
-        if book.free * one_in >= room {
-            for _ in 0..tries {
-                let drawn = scale(random.next_u32(), room);
-                let (bit, port) = if by_range {
-                    let port = book.first + drawn as u16;
-                    match share.bit_of(layout, book.base, port) {
-                        Some(bit) => (bit, port),
-                        None => continue,
-                    }
-                } else {
-                    (drawn, share.port_at(layout, book.base, drawn))
-                };
-                let (word, mask) = (bit as usize / 64, 1 << (bit % 64));
-                looks_at(&held[word]);
-                if held[word] & mask == 0 && (book.first..=book.last).contains(&port) {
-                    held[word] |= mask;
-                    if span < share.bits() / 2 {
-                        // Few ports to a word: without this the summary would send many a search to words without any.
-                        let within = &ports.words[share.layout_word(book.base, word)];
-                        looks_at(within);
-                        if within & !held[word] == 0 {
-                            summary[word / 64] |= 1 << (word % 64);
-                        }
-                    }
-                    book.free -= 1;
-                    book.held += 1;
-                    return Some(port);
-                }
-            }
-        }
-        let bit = search(summary, held, ports, share, book.base, random)?;
+        let words = &mut self.words[id as usize * self.stride..][..self.stride];
+        let mut bits = Bits::of(words, self.summary_len);
+        let port = if book.claim(&mut bits, book.ahead, ports, share) {
+            book.ahead
+        } else {
+            search(book, &mut bits, ports, share, random)?
+        };
         book.free -= 1;
         book.held += 1;
-        Some(share.port_at(layout, book.base, bit))
+        book.ahead = 0;
+        if book.tries(share) > 0 {
+            book.ahead = book.draw(share, random);
+            if let Some((word, _)) = book.place_of(book.ahead, share) {
+                cpu::prefetch_index(bits.held, word);
+            }
+        }
+        Some(port)
     }
 
     /// Gives a port back. False, and nothing happens, if it was not held.
     #[inline]
     pub(super) fn give_back(&mut self, id: u32, lport: u16, share: &Share) -> bool {
         let Some(book) = self.records.get_mut(id as usize) else { return false };
-        let bits = &mut self.words[id as usize * self.stride..][..self.stride];
-        let (summary, held) = bits.split_at_mut(self.summary_len);
-        let Some(bit) = share.bit_of(share.layout(book.v4), book.base, lport) else { return false };
-        let (word, mask) = (bit as usize / 64, 1 << (bit % 64));
-        if held[word] & mask == 0 {
+        let words = &mut self.words[id as usize * self.stride..][..self.stride];
+        let bits = Bits::of(words, self.summary_len);
+        let Some((word, mask)) = book.place_of(lport, share) else { return false };
+        if bits.held[word] & mask == 0 {
             return false;
         }
-        held[word] &= !mask;
+        bits.held[word] &= !mask;
         book.held -= 1;
         if (book.first..=book.last).contains(&lport) {
             book.free += 1;
-            summary[word / 64] &= !(1 << (word % 64));
+            bits.summary[word / 64] &= !(1 << (word % 64));
         }
         true
     }
@@ -320,31 +372,36 @@ fn scale(random: u32, bound: u32) -> u32 {
     ((u64::from(random) * u64::from(bound)) >> 32) as u32
 }
 
-/// Takes a free port: a random one of a random word that has any. Every such word is equally likely, and most have
-/// one or two.
+/// Takes a free port: tries random ones while enough are free, else one of a random word that has any. Every such word is
+/// equally likely, and most have one or two.
 #[inline(never)]
 fn search(
-    summary: &mut [u64],
-    held: &mut [u64],
+    book: &Book,
+    bits: &mut Bits<'_>,
     ports: &PortRange,
     share: &Share,
-    base: u16,
     random: &mut StdRng,
-) -> Option<u32> {
+) -> Option<u16> {
+    for _ in 0..book.tries(share) {
+        let port = book.draw(share, random);
+        if book.claim(bits, port, ports, share) {
+            return Some(port);
+        }
+    }
     loop {
-        let word = open_word(summary, held.len() as u32, random)?;
-        let within = &ports.words[share.layout_word(base, word)];
+        let word = open_word(bits.summary, bits.held.len() as u32, random)?;
+        let within = &ports.words[share.layout_word(book.base, word)];
         looks_at(within);
-        looks_at(&held[word]);
-        let free = within & !held[word];
+        looks_at(&bits.held[word]);
+        let free = within & !bits.held[word];
         if free & free.wrapping_sub(1) == 0 {
             // its last free port goes now, or random tries took it unnoticed
-            summary[word / 64] |= 1 << (word % 64);
+            bits.summary[word / 64] |= 1 << (word % 64);
         }
         if free != 0 {
             let bit = pick_bit(free, random.next_u32());
-            held[word] |= 1 << bit;
-            return Some(word as u32 * 64 + bit);
+            bits.held[word] |= 1 << bit;
+            return Some(share.port_at(share.layout(book.v4), book.base, word as u32 * 64 + bit));
         }
     }
 }

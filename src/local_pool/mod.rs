@@ -187,8 +187,9 @@ impl LocalPools {
         self.registry.apply(pools, &self.share.steering);
     }
 
-    /// Leases a local address and port of `pool` toward RIP:rport.
-    #[inline]
+    /// Leases a local address and port of `pool` toward RIP:rport. In line, since a lease that is handed over in memory is
+    /// waited for.
+    #[inline(always)]
     pub fn lease(
         &mut self,
         pool: &LocalPool,
@@ -220,7 +221,7 @@ impl LocalPools {
 
     /// The book for the destination's next lease, one with a free port: the first of its ring, or, if that is more
     /// than half full, the emptier of the first two.
-    #[inline]
+    #[inline(always)]
     fn choose(&mut self, destination: u32) -> Option<u32> {
         let record = &mut self.destinations.records[destination as usize];
         looks_at(record);
@@ -230,6 +231,14 @@ impl LocalPools {
             record.crowded = 0;
             return Some(first);
         }
+        self.choose_emptier(destination)
+    }
+
+    /// The emptier one of the first two books of a destination whose first one is more than half full. That being so
+    /// often enough opens another LIP.
+    #[inline(never)]
+    fn choose_emptier(&mut self, destination: u32) -> Option<u32> {
+        let record = &mut self.destinations.records[destination as usize];
         record.crowded = record.crowded.saturating_add(1);
         if record.unopened > 0 && u32::from(record.crowded) > record.books + CROWDED {
             record.crowded = 0;
@@ -245,7 +254,7 @@ impl LocalPools {
     }
 
     /// Takes a port from a book that has one.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, destination: u32, id: u32) -> Result<Lease, LeaseError> {
         let ports = &self.registry.ranges.0[self.books.records[id as usize].range as usize];
         let Some(lport) = self.books.take(id, ports, &self.share, &mut self.random) else {
@@ -311,6 +320,7 @@ impl LocalPools {
 impl LocalPools {
     /// A destination ready for leases: made if it is new, brought up to date if the pool has changed.
     #[cold]
+    #[inline(never)]
     fn prepare(
         &mut self,
         known: Option<u32>,
@@ -373,6 +383,7 @@ impl LocalPools {
 
     /// Opens LIPs until one has a free port.
     #[cold]
+    #[inline(never)]
     fn open_some(&mut self, destination: u32) -> Result<u32, LeaseError> {
         loop {
             let opening = self.open_next(destination);

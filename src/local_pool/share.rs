@@ -24,6 +24,7 @@ pub(super) struct Share {
     /// the rank of each RETA entry, [`FOREIGN`] for others'
     rank: Box<[u16; RETA_MAX]>,
     position_bits: u32,
+    bits: u32,
 }
 
 impl Share {
@@ -36,13 +37,14 @@ impl Share {
             rank[usize::from(entry)] = place as u16;
         }
         let position_bits = steering.port_layout(true).position_bits();
-        Share { entries, rank, position_bits, steering }
+        let bits = (entries.len() as u32) << position_bits;
+        Share { entries, rank, position_bits, bits, steering }
     }
 
     /// Ports of the share, in or out of a pool's range.
     #[inline(always)]
     pub(super) fn bits(&self) -> u32 {
-        (self.entries.len() as u32) << self.position_bits
+        self.bits
     }
 
     /// 64-bit words of a book.

@@ -138,7 +138,7 @@ impl<P: Packet> Shard<P> {
     ///
     /// It does not while it holds the old one. Of those that are over, only one that it closed first is remembered: in
     /// TIME_WAIT, by the rule of Linux `tcp_timewait_state_process`.
-    fn reuse_is_acceptable<I: Io<Packet = P>>(&self, turn: &Turn<'_, I>, index: SessionIndex) -> bool {
+    fn reuse_is_acceptable<I: Io<Packet = P>>(&mut self, turn: &Turn<'_, I>, index: SessionIndex) -> bool {
         let (hot, cold) = (self.sessions.hot(index), self.sessions.cold(index));
         if self.is_held_by_real_server(index) {
             return false;

@@ -371,6 +371,7 @@ impl<P: Packet> Shard<P> {
             let way = match at.cmp(&passed) {
                 Ordering::Less => Some(self.way(flow.candidate)),
                 Ordering::Equal => None,
+                Ordering::Greater if flow.candidate.is_none() => None,
                 Ordering::Greater => self.express(lane, &mut packet, flow),
             };
             match way {

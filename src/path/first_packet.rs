@@ -16,7 +16,6 @@ use super::parsed::Parsed;
 use super::plain::{HEADERS_V4, HEADERS_V6, Kind};
 use super::rewrite;
 use super::shard::Shard;
-use super::tcp_track::{self, Segment, Tracked};
 use super::tcp_translate;
 use crate::id::PortId;
 use crate::service::snapshot::Snapshot;
@@ -68,12 +67,10 @@ impl<P: Packet> Shard<P> {
             return None;
         }
         let segment = &mut packet.head_mut()[l4..end];
-        let numbers = Segment::read(segment, segment.len());
-        if tcp_track::track(hot, cold, Direction::Inbound, &numbers) != Tracked::Forward {
-            return None;
-        }
-
         let header_len = tcp::header_len(segment);
+        // RFC 7413: what came with the SYN is acknowledged with it. The SYN itself was counted when the session began.
+        let data_len = (segment.len() - header_len) as u32;
+        hot.next_seq_inbound = hot.next_seq_inbound.wrapping_add(data_len);
         let header = &mut segment[..header_len];
         let mss = mss_limit(snapshot, hot, cold, &self.neighbours, Direction::Inbound);
         let mut delta = tcp_option::edit_syn(&mut header[tcp::HEADER_LEN..], mss);

@@ -63,7 +63,7 @@ impl Flows {
     }
 
     /// Headers of the packet at `at`.
-    #[cold]
+    #[inline]
     pub fn describe<P: Packet>(&self, at: usize, packet: &P) -> Parsed {
         match self.looked_up[at].plain {
             Some(kind) => plain::describe(packet.head(), kind),

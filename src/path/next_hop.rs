@@ -17,22 +17,24 @@ const TICK_BUDGET: usize = 16;
 
 impl<P: Packet> Shard<P> {
     /// The neighbour that packets to `destination` go to.
+    #[inline]
     pub(super) fn next_hop<I: Io>(
         &mut self,
         turn: &Turn<'_, I>,
-        route: NextHop,
+        route: &NextHop,
         destination: &Address,
     ) -> Result<NeighbourIndex, DropReason> {
-        let address = route.via.unwrap_or(*destination);
+        let address = route.via.as_ref().unwrap_or(destination);
         self.neighbours.next_hop(route.port, address, turn.now).map_err(|_| DropReason::NeighbourTableFull)
     }
 
     /// The neighbours that a session's packets go to, inbound and outbound, retained.
+    #[inline]
     pub(super) fn next_hops<I: Io>(
         &mut self,
         turn: &Turn<'_, I>,
-        (to_server, rip): (NextHop, &Address),
-        (to_client, client): (NextHop, &Address),
+        (to_server, rip): (&NextHop, &Address),
+        (to_client, client): (&NextHop, &Address),
     ) -> Result<[NeighbourIndex; 2], DropReason> {
         let inbound = self.next_hop(turn, to_server, rip)?;
         // Before the next one is looked for, which may take the place of any that nobody retains.

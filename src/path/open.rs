@@ -5,6 +5,7 @@
 use super::drop_reason::DropReason;
 use super::express::Lane;
 use super::forward::sent_timestamps;
+use super::neighbour::NeighbourIndex;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::plain::Kind;
@@ -17,9 +18,9 @@ use crate::id::{PortId, RealServerId, WorkerId};
 use crate::local_pool::{Lease, LeaseError};
 use crate::service::route::NextHop;
 use crate::service::scheduler::{ClientKey, Connections};
-use crate::service::snapshot::{ClientAddress, Role, Service, Snapshot};
+use crate::service::snapshot::{ClientAddress, LocalPool, Role, Service, Snapshot};
 use crate::session::tcp_state::is_active;
-use crate::session::{Cold, Direction, Flags, Hot, KeyHash, Keys, SessionIndex, State};
+use crate::session::{Cold, Direction, Flags, Hot, KeyHash, Keys, SessionIndex, State, Wide};
 use crate::wire::{Address, Protocol, Tuple, tcp};
 
 /// What a lease's last user left behind at the real server, so that the next is acceptable to it.
@@ -44,6 +45,7 @@ struct Beginning {
 }
 
 impl Beginning {
+    #[inline]
     fn write(&self, hot: &mut Hot, cold: &mut Cold, service: &Service, flow: &Tuple) {
         hot.state = State::SynRecv;
         hot.seq_delta = self.isn.wrapping_sub(self.client_isn);
@@ -68,7 +70,7 @@ impl Beginning {
 impl<P: Packet> Shard<P> {
     /// Begins a session with this packet and sends it on, or refuses it. Known of it are its key's hash and, of a plain
     /// one, its lane and what it holds.
-    #[cold]
+    #[inline(never)]
     pub(super) fn open<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
@@ -148,48 +150,51 @@ impl<P: Packet> Shard<P> {
         let snapshot = turn.snapshot;
         let (service, to_client) = admit(snapshot, rx_port, parsed)?;
         let real_server = self.schedule(service, tuple).ok_or(DropReason::NoRealServer)?;
-        let (rip, rport) = {
-            let real_server =
-                snapshot.real_servers[real_server.index()].as_ref().ok_or(DropReason::NoRealServer)?;
-            (real_server.address, real_server.port.unwrap_or(tuple.dport))
-        };
-        let to_server = snapshot.routes.lookup(&rip).ok_or(DropReason::NoRoute)?;
+        let real_server =
+            snapshot.real_servers[real_server.index()].as_ref().ok_or(DropReason::NoRealServer)?;
+        let (rip, rport) = (real_server.address, real_server.port.unwrap_or(tuple.dport));
+        let to_server = real_server.next_hop.as_ref().ok_or(DropReason::NoRoute)?;
         if self.sessions.len() == self.sessions.capacity() {
             return Err(DropReason::SessionTableFull);
         }
-        let next_hops = self.next_hops(turn, (to_server, &rip), (to_client, &tuple.src))?;
-        let (lease, legacy) = match self.lease(turn, service, tuple.protocol, &rip, rport) {
-            Ok(found) => found,
-            Err(reason) => {
-                next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
-                let passed_on = self.passes_on(parsed);
-                self.real_servers[real_server.index()].no_local_port += u64::from(!passed_on);
-                return Err(reason);
-            }
+        let pool = snapshot.pools[service.local_pool.index()].as_ref().ok_or(DropReason::NoLocalPort)?;
+        let mut legacy = None;
+        let lease = match self.pools.lease(pool, tuple.protocol, &rip, rport) {
+            Ok(lease) => lease,
+            Err(refused) => match self.take_over(turn, pool, tuple.protocol, (&rip, rport), refused) {
+                Some((lease, left)) => {
+                    legacy = Some(left);
+                    lease
+                }
+                None => {
+                    let passed_on = self.passes_on(parsed);
+                    self.real_servers[real_server.id.index()].no_local_port += u64::from(!passed_on);
+                    return Err(DropReason::NoLocalPort);
+                }
+            },
         };
 
+        // What the outbound key needs is on its way while everything else is found out and written down.
         let outbound =
             Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
         let outbound_hash = self.sessions.prefetch_insert(&outbound);
+        let next_hops = self
+            .next_hops(turn, (to_server, &rip), (to_client, &tuple.src))
+            .inspect_err(|_| self.pools.release(lease.slot, lease.lport))?;
         let tick = turn.now.tick();
-        let ends = Ends { src: lease.lip, dst: rip, sport: lease.lport, dport: rport };
-        let checksum_delta = ends_delta(tuple, &ends);
         let beginning = match tuple.protocol {
             Protocol::Udp => None,
             Protocol::Tcp => Some(self.beginning(turn, packet, parsed, &outbound.reversed(), legacy)),
         };
-        let (keys, hashes) = (Keys { inbound: *tuple, outbound }, [hash, outbound_hash]);
-        let Ok(index) = self.sessions.insert_hashed(&keys, hashes) else {
-            next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
-            self.pools.release(lease.slot, lease.lport);
-            return Err(DropReason::SessionTableFull);
+        let Ok(index) = self.sessions.begin(&Keys { inbound: *tuple, outbound }, hash) else {
+            return Err(self.give_back(next_hops, &lease));
         };
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold, wide) = self.sessions.lines_mut(index);
         hot.next_hops = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = snapshot.route_epoch;
-        hot.real_server = real_server.0;
+        hot.real_server = real_server.id.0;
         hot.stamp = tick;
-        hot.checksum_delta = checksum_delta;
+        hot.checksum_delta = ends_delta_inbound(tuple, hot, wide);
         cold.created = tick;
         cold.lease_slot = lease.slot;
         cold.service = service.id.0 as u16;
@@ -207,13 +212,25 @@ impl<P: Packet> Shard<P> {
         if service.proxy_protocol_from.iter().any(|front| front.covers(&tuple.src)) {
             proxy_front::await_header(hot, cold);
         }
-        self.register(turn, index, parsed)?;
+        if self.sessions.index_outbound(index, outbound_hash).is_err() {
+            return Err(self.give_back(next_hops, &lease));
+        }
+        self.register(turn, index, parsed, service)?;
         Ok(index)
     }
 
+    /// A session for which the table has no room gives back what was taken for it.
+    #[cold]
+    fn give_back(&mut self, next_hops: [NeighbourIndex; 2], lease: &Lease) -> DropReason {
+        next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
+        self.pools.release(lease.slot, lease.lport);
+        DropReason::SessionTableFull
+    }
+
     /// The numbers of a connection that begins with this SYN.
+    #[inline]
     fn beginning<I: Io<Packet = P>>(
-        &self,
+        &mut self,
         turn: &Turn<'_, I>,
         packet: &P,
         parsed: &Parsed,
@@ -237,18 +254,21 @@ impl<P: Packet> Shard<P> {
     }
 
     /// Timer, counts, and the home's note if this worker is only the host.
+    #[inline]
     fn register<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         index: SessionIndex,
         parsed: &Parsed,
+        service: &Service,
     ) -> Result<(), DropReason> {
-        let deadline = turn.now.tick().plus(self.timeout_ticks(turn.snapshot, index));
-        self.wheel.schedule(&mut self.sessions, index, deadline);
+        let state = self.sessions.hot(index).state;
+        let timeout = service.timeouts.ticks(parsed.tuple.protocol, state);
+        self.wheel.start(&mut self.sessions, index, turn.now.tick().plus(timeout));
         let hot = self.sessions.hot_mut(index);
         let counters = &mut self.real_servers[hot.real_server as usize];
         counters.sessions += 1;
-        if is_active(hot.state) {
+        if is_active(state) {
             counters.active += 1;
         } else {
             counters.inactive += 1;
@@ -267,6 +287,7 @@ impl<P: Packet> Shard<P> {
         Ok(())
     }
 
+    #[inline]
     fn schedule(&mut self, service: &Service, tuple: &Tuple) -> Option<RealServerId> {
         let client = ClientKey { address: tuple.src, port: tuple.sport };
         let real_servers = &self.real_servers;
@@ -277,31 +298,26 @@ impl<P: Packet> Shard<P> {
         })
     }
 
-    /// A free local port; failing that, one whose session is over but still remembered.
-    fn lease<I: Io<Packet = P>>(
+    /// The lease of a session that is over and still remembered, where no other is free.
+    #[cold]
+    #[inline(never)]
+    fn take_over<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
-        service: &Service,
+        pool: &LocalPool,
         protocol: Protocol,
-        rip: &Address,
-        rport: u16,
-    ) -> Result<(Lease, Option<Legacy>), DropReason> {
-        let pool = turn.snapshot.pools[service.local_pool.index()].as_ref().ok_or(DropReason::NoLocalPort)?;
-        match self.pools.lease(pool, protocol, rip, rport) {
-            Ok(lease) => return Ok((lease, None)),
-            Err(LeaseError::Exhausted | LeaseError::BooksFull) => {}
-            Err(LeaseError::NoAddressOfFamily) => return Err(DropReason::NoLocalPort),
+        (rip, rport): (&Address, u16),
+        refused: LeaseError,
+    ) -> Option<(Lease, Legacy)> {
+        if refused == LeaseError::NoAddressOfFamily {
+            return None;
         }
-        let Some(finished) = self.pools.reclaim_candidate(service.local_pool, protocol, rip, rport) else {
-            return Err(DropReason::NoLocalPort);
-        };
+        let finished = self.pools.reclaim_candidate(pool.id, protocol, rip, rport)?;
         let legacy = self.legacy(finished);
         self.counters.leases_taken_over += 1;
         self.end_session_for_takeover(turn, finished);
-        match self.pools.lease(pool, protocol, rip, rport) {
-            Ok(lease) => Ok((lease, Some(legacy))),
-            Err(_) => Err(DropReason::NoLocalPort),
-        }
+        let lease = self.pools.lease(pool, protocol, rip, rport).ok()?;
+        Some((lease, legacy))
     }
 
     fn legacy(&self, index: SessionIndex) -> Legacy {
@@ -315,12 +331,24 @@ impl<P: Packet> Shard<P> {
     }
 }
 
+/// What a new session's ends make of the checksum of its client's packets.
+#[inline(always)]
+fn ends_delta_inbound(tuple: &Tuple, hot: &Hot, wide: &Wide) -> u16 {
+    if hot.flags.has(Flags::WIDE) {
+        return ends_delta(tuple, &Ends::of_wide(hot, wide, Direction::Inbound));
+    }
+    // Known to be IPv4, the addresses are four numbers to add up.
+    let [src, dst] = [tuple.src, tuple.dst].map(|address| Address::from_v4(address.v4_octets()));
+    ends_delta(&Tuple { src, dst, ..*tuple }, &Ends::of_v4(hot, Direction::Inbound))
+}
+
 /// Whether a packet may begin a session: the service it is for, and the way back to its client.
+#[inline]
 fn admit<'s>(
     snapshot: &'s Snapshot,
     rx_port: PortId,
     parsed: &Parsed,
-) -> Result<(&'s Service, NextHop), DropReason> {
+) -> Result<(&'s Service, &'s NextHop), DropReason> {
     let tuple = &parsed.tuple;
     let service = snapshot
         .listeners
@@ -339,11 +367,11 @@ fn admit<'s>(
 
 /// The way back to a client, if its packets may come in by this port.
 #[inline]
-fn way_back(snapshot: &Snapshot, rx_port: PortId, client: &Address) -> Option<NextHop> {
-    if snapshot.owned.contains_key(client) {
+fn way_back<'s>(snapshot: &'s Snapshot, rx_port: PortId, client: &Address) -> Option<&'s NextHop> {
+    let (to_client, may_be_own) = snapshot.routes.lookup_stranger(client)?;
+    if may_be_own && snapshot.owned.contains_key(client) {
         return None;
     }
-    let to_client = snapshot.routes.lookup(client)?;
     let strict = snapshot.ports[rx_port.index()].reverse_path_filter;
     (!strict || to_client.port == rx_port).then_some(to_client)
 }

@@ -264,21 +264,27 @@ pub fn tuple_of(frame: &[u8], kind: Kind) -> Tuple {
 }
 
 /// Describes a plain frame in full, for those who look closely at it.
-#[cold]
+#[inline]
 pub fn describe(frame: &[u8], kind: Kind) -> Parsed {
-    let tuple = tuple_of(frame, kind);
-    let (l4, ip_len) = if kind.is_v6() {
-        let headers: &[u8; HEADERS_V6] = frame.first_chunk().expect("a plain IPv6 frame");
-        (Parsed::L3 + ipv6::HEADER_LEN, ip_len(headers))
+    if kind.is_v6() {
+        describe_as::<HEADERS_V6>(frame.first_chunk().expect("a plain IPv6 frame"), kind.protocol())
     } else {
-        let headers: &[u8; HEADERS_V4] = frame.first_chunk().expect("a plain IPv4 frame");
-        (Parsed::L3 + ipv4::HEADER_LEN, ip_len(headers))
-    };
-    let tcp_flags = match kind.protocol() {
-        Protocol::Tcp => tcp::flags(&frame[l4..]),
-        Protocol::Udp => 0,
-    };
-    Parsed { tuple, l4: l4 as u16, end: (Parsed::L3 + ip_len) as u32, tcp_flags, v6: kind.is_v6(), hops: 0 }
+        describe_as::<HEADERS_V4>(frame.first_chunk().expect("a plain IPv4 frame"), kind.protocol())
+    }
+}
+
+/// [`describe`] of a frame whose family is known by its headers' length.
+#[inline(always)]
+fn describe_as<const HEADERS: usize>(headers: &[u8; HEADERS], protocol: Protocol) -> Parsed {
+    let l4 = HEADERS - tcp::HEADER_LEN;
+    Parsed {
+        tuple: tuple(headers, protocol),
+        l4: l4 as u16,
+        end: (Parsed::L3 + ip_len(headers)) as u32,
+        tcp_flags: if protocol == Protocol::Tcp { tcp::flags(&headers[l4..]) } else { 0 },
+        v6: HEADERS == HEADERS_V6,
+        hops: 0,
+    }
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ impl Ends {
 
 /// The difference that new ends make in an L4 checksum; across families too, since both pseudo headers sum up
 /// addresses, protocol and length alike (RFC 9293 §3.1, RFC 8200 §8.1).
+#[inline(always)]
 pub fn ends_delta(old: &Tuple, new: &Ends) -> u16 {
     Delta::default()
         .replace_address(&old.src, &new.src)

@@ -68,25 +68,40 @@ pub struct RouteTable {
 #[derive(Clone, Debug)]
 struct Level {
     mask: u128,
-    next_hops: NextHops,
+    ways: Ways,
 }
 
 /// Most routes of a level that are compared one by one.
 const FEW: usize = 4;
 
-/// Next hops by prefix, each prefix once.
-#[derive(Clone, Debug)]
-enum NextHops {
-    Few(ArrayVec<(u128, NextHop), FEW>),
-    Many(HashMap<u128, NextHop, ahash::RandomState>),
+/// What a prefix leads to.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    next_hop: NextHop,
+    /// whether any of the gateway's own addresses lies there
+    has_own: bool,
 }
 
-impl NextHops {
+/// Ways by prefix, each prefix once.
+#[derive(Clone, Debug)]
+enum Ways {
+    Few(ArrayVec<(u128, Way), FEW>),
+    Many(HashMap<u128, Way, ahash::RandomState>),
+}
+
+impl Ways {
     #[inline]
-    fn get(&self, prefix: u128) -> Option<&NextHop> {
+    fn get(&self, prefix: u128) -> Option<&Way> {
         match self {
-            NextHops::Few(few) => few.iter().find(|(known, _)| *known == prefix).map(|(_, hop)| hop),
-            NextHops::Many(many) => many.get(&prefix),
+            Ways::Few(few) => few.iter().find(|(known, _)| *known == prefix).map(|(_, way)| way),
+            Ways::Many(many) => many.get(&prefix),
+        }
+    }
+
+    fn get_mut(&mut self, prefix: u128) -> Option<&mut Way> {
+        match self {
+            Ways::Few(few) => few.iter_mut().find(|(known, _)| *known == prefix).map(|(_, way)| way),
+            Ways::Many(many) => many.get_mut(&prefix),
         }
     }
 
@@ -95,17 +110,18 @@ impl NextHops {
         if self.get(prefix).is_some() {
             return;
         }
+        let way = Way { next_hop, has_own: false };
         match self {
-            NextHops::Few(few) if few.is_full() => {
+            Ways::Few(few) if few.is_full() => {
                 // Prefixes come from the configuration, nobody can choose them to collide: no key is needed.
                 let mut many = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
                 many.extend(few.take());
-                many.insert(prefix, next_hop);
-                *self = NextHops::Many(many);
+                many.insert(prefix, way);
+                *self = Ways::Many(many);
             }
-            NextHops::Few(few) => few.push((prefix, next_hop)),
-            NextHops::Many(many) => {
-                many.insert(prefix, next_hop);
+            Ways::Few(few) => few.push((prefix, way)),
+            Ways::Many(many) => {
+                many.insert(prefix, way);
             }
         }
     }
@@ -121,10 +137,10 @@ impl RouteTable {
             let levels = if route.prefix.is_v4() { &mut table.v4 } else { &mut table.v6 };
             let mask = mask(route.prefix_len, route.prefix.is_v4());
             if levels.last().is_none_or(|level| level.mask != mask) {
-                levels.push(Level { mask, next_hops: NextHops::Few(ArrayVec::new()) });
+                levels.push(Level { mask, ways: Ways::Few(ArrayVec::new()) });
             }
             if let Some(level) = levels.last_mut() {
-                level.next_hops.add(bits(&route.prefix) & mask, route.next_hop);
+                level.ways.add(bits(&route.prefix) & mask, route.next_hop);
             }
         }
         table
@@ -133,10 +149,31 @@ impl RouteTable {
     /// The next hop of the longest prefix that covers `destination`. A prefix of one family never covers an address
     /// of the other.
     #[inline]
-    pub fn lookup(&self, destination: &Address) -> Option<NextHop> {
+    pub fn lookup(&self, destination: &Address) -> Option<&NextHop> {
+        self.way(destination).map(|way| &way.next_hop)
+    }
+
+    /// As [`RouteTable::lookup`]; and whether `destination` may be one of the addresses that were
+    /// [noted](RouteTable::note_own): no if none of them is reached by the same route.
+    #[inline]
+    pub fn lookup_stranger(&self, destination: &Address) -> Option<(&NextHop, bool)> {
+        self.way(destination).map(|way| (&way.next_hop, way.has_own))
+    }
+
+    /// Notes by which route one of the gateway's own addresses would be reached.
+    pub fn note_own(&mut self, address: &Address) {
+        let levels = if address.is_v4() { &mut self.v4 } else { &mut self.v6 };
+        let bits = bits(address);
+        if let Some(way) = levels.iter_mut().find_map(|level| level.ways.get_mut(bits & level.mask)) {
+            way.has_own = true;
+        }
+    }
+
+    #[inline]
+    fn way(&self, destination: &Address) -> Option<&Way> {
         let levels = if destination.is_v4() { &self.v4 } else { &self.v6 };
         let bits = bits(destination);
-        levels.iter().find_map(|level| level.next_hops.get(bits & level.mask)).copied()
+        levels.iter().find_map(|level| level.ways.get(bits & level.mask))
     }
 
     /// Every route, IPv4 first, longest prefix first.
@@ -209,6 +246,21 @@ mod tests {
         })
     }
 
+    #[test]
+    fn only_routes_to_own_addresses_may_lead_to_them() {
+        let on_link = |net: u8| route(&format!("10.{net}.0.0"), 24, u16::from(net), None);
+        let mut routes: Vec<Route> = (0..6).map(on_link).collect();
+        routes.push(route("0.0.0.0", 0, 0, Some("10.0.0.1")));
+        let mut table = RouteTable::new(routes);
+        let may_be_own = |table: &RouteTable, text: &str| table.lookup_stranger(&address(text)).unwrap().1;
+        assert!(!may_be_own(&table, "10.5.0.1"));
+        table.note_own(&address("10.5.0.254"));
+        assert!(may_be_own(&table, "10.5.0.1"), "it could be");
+        assert!(!may_be_own(&table, "10.4.0.254") && !may_be_own(&table, "192.0.2.1"));
+        table.note_own(&address("198.51.100.1"));
+        assert!(may_be_own(&table, "192.0.2.1") && !may_be_own(&table, "10.4.0.254"));
+    }
+
     proptest! {
         #[test]
         fn lookup_agrees_with_a_walk_over_all_routes(
@@ -222,7 +274,7 @@ mod tests {
                     .filter(|route| route.covers(&destination))
                     .max_by_key(|route| route.prefix_len)
                     .map(|route| route.next_hop);
-                prop_assert_eq!(table.lookup(&destination), expected);
+                prop_assert_eq!(table.lookup(&destination).copied(), expected);
             }
         }
     }

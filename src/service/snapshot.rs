@@ -8,7 +8,7 @@
 use hashbrown::HashMap;
 use std::sync::Arc;
 
-use super::route::{Prefix, RouteTable};
+use super::route::{NextHop, Prefix, RouteTable};
 use super::scheduler::Scheduler;
 use crate::id::{PoolId, PortId, RealServerId, ServiceId};
 use crate::session::Timeouts;
@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub route_epoch: u16,
     /// Indexed by [`PortId`].
     pub ports: Vec<PortView>,
-    /// Connected and static routes.
+    /// Connected and static routes; those to [`Snapshot::owned`] addresses are noted.
     pub routes: RouteTable,
     /// Every address the gateway answers for.
     pub owned: HashMap<Address, Owned, ahash::RandomState>,
@@ -218,6 +218,8 @@ pub struct RealServer {
     pub port: Option<u16>,
     /// its weight; 0 takes no new sessions
     pub weight: u16,
+    /// the way to it, by the snapshot's routes; `None`: there is none
+    pub next_hop: Option<NextHop>,
     /// removed from the configuration, kept for the sessions that still use it
     pub removed: bool,
 }

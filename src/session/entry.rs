@@ -289,6 +289,16 @@ impl Hot {
         addresses.rotate_left(32).to_ne_bytes()
     }
 
+    /// The key of `direction` of a session whose packets are IPv4 there.
+    #[inline(always)]
+    pub(super) fn tuple_v4(&self, direction: Direction) -> Tuple {
+        let (addresses, ports) = self.key_at(KEYS_APART * direction as usize);
+        let ([src, dst], [dport, sport]): ([[u8; 4]; 2], [u16; 2]) =
+            (transmute!(addresses), transmute!(ports));
+        let [src, dst] = [src, dst].map(Address::from_v4);
+        Tuple { src, dst, sport, dport, protocol: self.protocol() }
+    }
+
     /// Whether a tuple that is not of IPv4 is this session's key of `direction`; `wide` is the session's.
     #[inline(always)]
     pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {

@@ -92,6 +92,16 @@ impl Bucket {
         self.entries[slot] = entry.0;
         true
     }
+
+    /// Takes an entry out, if it is there.
+    #[inline(always)]
+    fn take(&mut self, tag: u16, entry: EntryRef) -> bool {
+        let Some(slot) = self.slots_with(tag).find(|&slot| self.entries[slot] == entry.0) else {
+            return false;
+        };
+        self.tags[slot] = FREE;
+        true
+    }
 }
 
 /// Slots of a bucket, two bits each in a mask.
@@ -189,6 +199,7 @@ impl Index {
 
     /// Adds an entry. False if there is no room within reach, which a table within its capacity does not see.
     #[must_use]
+    #[inline]
     pub(super) fn insert(&mut self, hash: KeyHash, entry: EntryRef) -> bool {
         let home = hash.home as usize;
         self.buckets[home].put(hash.tag, entry) || self.insert_further(home, hash.tag, entry)
@@ -211,23 +222,25 @@ impl Index {
     }
 
     /// Takes an entry out. False if it was not there.
+    #[inline]
     pub(super) fn remove(&mut self, hash: KeyHash, entry: EntryRef) -> bool {
+        self.buckets[hash.home as usize].take(hash.tag, entry) || self.remove_further(hash, entry)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_further(&mut self, hash: KeyHash, entry: EntryRef) -> bool {
         let home = hash.home as usize;
-        for distance in 0..=usize::from(self.buckets[home].reach) {
-            let index = self.after(home, distance);
-            let bucket = &mut self.buckets[index];
-            let Some(slot) = bucket.slots_with(hash.tag).find(|&slot| bucket.entries[slot] == entry.0) else {
-                continue;
-            };
-            bucket.tags[slot] = FREE;
-            if distance > 0 {
+        for distance in 1..=usize::from(self.buckets[home].reach) {
+            let bucket = self.after(home, distance);
+            if self.buckets[bucket].take(hash.tag, entry) {
                 let home = &mut self.buckets[home];
                 home.overflowed -= 1;
                 if home.overflowed == 0 {
                     home.reach = 0;
                 }
+                return true;
             }
-            return true;
         }
         false
     }

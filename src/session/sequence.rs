@@ -6,29 +6,48 @@
 //! numbers would be right half of the time. The gateway chooses instead: numbers that only rise for one
 //! lease, and that nobody can guess (RFC 6528).
 //!
-//! Stateless but for the secret, which all workers share. One SipHash each, whose first rounds are the same and done
-//! once where both are wanted, at the beginning of a session only.
+//! A function of the lease, the time and a secret, which all workers share. One SipHash each, at the beginning of a
+//! session only: their first rounds and the whole of the timestamp's are those of the two hosts, of which a gateway has
+//! few, and are remembered.
 
 use std::fmt;
 
 use crate::clock::Now;
-use crate::wire::Tuple;
+use crate::wire::{Address, Tuple};
 
 /// Chooses where the sequence numbers and timestamps of a session toward its real server begin.
 #[derive(Clone)]
 pub struct IsnGenerator {
     keyed: Sip,
+    /// pairs of hosts met last, each in the one place where it is looked for
+    pairs: Box<[Pair; PAIRS]>,
+}
+
+/// Pairs of hosts that are remembered.
+const PAIRS: usize = 512;
+
+/// What the hashes of all connections between two hosts have in common.
+#[derive(Clone, Copy)]
+struct Pair {
+    hosts: [Address; 2],
+    /// after the hosts
+    state: Sip,
+    /// bytes of a whole message, as its last word holds them
+    len: u64,
+    timestamp: u32,
 }
 
 impl IsnGenerator {
     /// A generator with its secret: random, told to nobody.
     pub fn new(secret: [u8; 16]) -> Self {
-        IsnGenerator { keyed: Sip::keyed(u128::from_le_bytes(secret)) }
+        let keyed = Sip::keyed(u128::from_le_bytes(secret));
+        let nobody = Pair::of(keyed, [Address::UNSPECIFIED; 2]);
+        IsnGenerator { keyed, pairs: Box::new([nobody; PAIRS]) }
     }
 
     /// [`IsnGenerator::isn`] and [`IsnGenerator::timestamp_base`] of a connection that begins now.
     #[inline]
-    pub fn numbers(&self, lease: &Tuple, now: Now) -> (u32, u32) {
+    pub fn numbers(&mut self, lease: &Tuple, now: Now) -> (u32, u32) {
         let [isn, timestamp] = self.hashes(lease);
         (((now.nanos >> 6) as u32).wrapping_add(isn), now.millis().wrapping_add(timestamp))
     }
@@ -40,7 +59,7 @@ impl IsnGenerator {
     /// (`net/core/secure_seq.c`): it comes round in 275 s, longer than TIME_WAIT, and outruns a connection of
     /// up to 125 Mbit/s. A faster one leaves the next ISN behind its last number; then the port rests
     /// ([`reuse_acceptable_to_all`]).
-    pub fn isn(&self, lease: &Tuple, nanos: u64) -> u32 {
+    pub fn isn(&mut self, lease: &Tuple, nanos: u64) -> u32 {
         self.numbers(lease, Now { nanos }).0
     }
 
@@ -51,7 +70,7 @@ impl IsnGenerator {
     /// server a local address looks like one host whose timestamps never go back, so PAWS (RFC 7323 §5) has
     /// no reason to drop one client's segments for another's. A client whose own clock is faster than 1 kHz
     /// can leave the lease ahead of this clock: compare with the last TSval ([`reuse_acceptable`]).
-    pub fn timestamp_base(&self, lease: &Tuple, millis: u32) -> u32 {
+    pub fn timestamp_base(&mut self, lease: &Tuple, millis: u32) -> u32 {
         let [_, timestamp] = self.hashes(lease);
         millis.wrapping_add(timestamp)
     }
@@ -60,24 +79,43 @@ impl IsnGenerator {
     /// both begin with the same rounds. The family in their ends keeps IPv4 apart from IPv6, the purpose the two outputs
     /// from telling about each other.
     #[inline(always)]
-    fn hashes(&self, lease: &Tuple) -> [u32; 2] {
-        let (src, dst) = (&lease.src, &lease.dst);
-        let (hosts, len) = if src.is_v4() && dst.is_v4() {
-            let [src, dst] = [src, dst].map(|host| u64::from(u32::from_le_bytes(host.v4_octets())));
-            (self.keyed.take(dst << 32 | src), 13)
-        } else {
-            let words = [src, dst].map(|host| u128::from_le_bytes(*host.octets()));
-            let hosts = words
-                .into_iter()
-                .fold(self.keyed, |state, host| state.take(host as u64).take((host >> 64) as u64));
-            (hosts, 37)
-        };
+    fn hashes(&mut self, lease: &Tuple) -> [u32; 2] {
+        let hosts = [lease.src, lease.dst];
+        let pair = &mut self.pairs[place(&hosts)];
+        if pair.hosts != hosts {
+            *pair = Pair::of(self.keyed, hosts);
+        }
         let ports = u64::from(lease.sport) << 16 | u64::from(lease.dport);
-        [(0, ports), (1, 0)].map(|(purpose, ports)| {
-            // The last word holds what is left of the message and its length.
-            hosts.take(len << 56 | purpose << 32 | ports).end() as u32
-        })
+        [pair.state.take(pair.len | ports).end() as u32, pair.timestamp]
     }
+}
+
+impl Pair {
+    #[cold]
+    #[inline(never)]
+    fn of(keyed: Sip, hosts: [Address; 2]) -> Pair {
+        let (state, len) = if hosts.iter().all(Address::is_v4) {
+            let [src, dst] = hosts.map(|host| u64::from(u32::from_le_bytes(host.v4_octets())));
+            (keyed.take(dst << 32 | src), 13)
+        } else {
+            let words = hosts.map(|host| u128::from_le_bytes(*host.octets()));
+            let state = words
+                .into_iter()
+                .fold(keyed, |state, host| state.take(host as u64).take((host >> 64) as u64));
+            (state, 37)
+        };
+        // The last word holds what is left of the message, here the purpose alone, and its length.
+        let len = len << 56;
+        Pair { hosts, state, len, timestamp: state.take(len | 1 << 32).end() as u32 }
+    }
+}
+
+/// Where a pair of hosts is remembered: any function will do that keeps neighbouring addresses apart.
+#[inline(always)]
+fn place(hosts: &[Address; 2]) -> usize {
+    let [src, dst] = hosts.map(|host| u32::from_be_bytes(host.v4_octets()));
+    (src.wrapping_mul(0x9e37_79b9).wrapping_add(dst)).wrapping_mul(0x85eb_ca6b) as usize
+        >> (32 - PAIRS.ilog2())
 }
 
 /// SipHash-2-4 (Aumasson and Bernstein, 2012), word by word. A state can be gone on with in several ways.
@@ -167,7 +205,7 @@ const fn is_after(a: u32, b: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Address, Protocol};
+    use crate::wire::Protocol;
     use proptest::prelude::*;
 
     fn lease(lport: u16) -> Tuple {
@@ -200,6 +238,19 @@ mod tests {
                 |end: &[u8]| SipHasher24::new_with_key(&secret).hash(&[&hosts[..], end].concat()) as u32;
             let expected = [hash(&[&ports[..], &[0]].concat()), hash(&[0, 0, 0, 0, 1])];
             assert_eq!(IsnGenerator::new(secret).hashes(&lease), expected, "{lease:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_two_hosts_is_told_of_no_others() {
+        let mut generator = generator();
+        // far more than there are places for, each asked twice
+        for host in (0..4 * PAIRS as u32).chain(0..4 * PAIRS as u32) {
+            let [.., high, low] = host.to_be_bytes();
+            let lease = Tuple { dst: Address::from_v4([10, 3, high, low]), ..lease(2000) };
+            let fresh = IsnGenerator::new(*b"sixteen bytes ok").hashes(&lease);
+            assert_eq!(generator.hashes(&lease), fresh, "{lease:?}");
+            assert_eq!(generator.hashes(&lease), fresh, "{lease:?}");
         }
     }
 

@@ -36,7 +36,7 @@ use super::entry::{Asked, Cold, Direction, Flags, Hot, Named, ProxyFacts, Sessio
 use super::index::{EntryRef, Index};
 use super::key::{KeyHash, KeyHasher, Keys, is_v4};
 use crate::cpu::{self, HugeArray, MapError, PageKind, Pages};
-use crate::wire::{Address, Tuple};
+use crate::wire::Tuple;
 
 /// What a table is made from.
 #[derive(Clone, Copy, Debug)]
@@ -260,10 +260,14 @@ impl SessionTable {
     }
 
     /// As [`find`](Self::find), of a tuple whose hash is known.
+    #[inline]
     pub fn find_hashed(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
-        if self.probe(hash).is_none() {
-            return None;
-        }
+        if self.probe(hash).is_none() { None } else { self.find_among(tuple, hash) }
+    }
+
+    /// [`find_hashed`](Self::find_hashed) where some tag matches.
+    #[inline(never)]
+    fn find_among(&self, tuple: &Tuple, hash: KeyHash) -> Option<(SessionIndex, Direction)> {
         let v6 = !is_v4(tuple);
         let entry = self.index.find(hash, |entry| self.is_key_of(tuple, v6, entry))?;
         Some((entry.session(), entry.direction()))
@@ -289,22 +293,29 @@ impl SessionTable {
     /// # Errors
     /// [`TableFull`], with nothing changed.
     pub fn insert(&mut self, keys: &Keys) -> Result<SessionIndex, TableFull> {
-        self.insert_hashed(keys, [self.hash_key(&keys.inbound), self.hash_key(&keys.outbound)])
+        let session = self.begin(keys, self.hash_key(&keys.inbound))?;
+        self.index_outbound(session, self.hash_key(&keys.outbound))?;
+        Ok(session)
     }
 
-    /// As [`insert`](Self::insert), of keys whose hashes are known: the inbound one's and the outbound one's.
+    /// The first half of [`insert`](Self::insert), of an inbound key whose hash is known: answers do not find the session
+    /// before the second half, [`index_outbound`](Self::index_outbound).
     #[inline]
-    pub fn insert_hashed(&mut self, keys: &Keys, hashes: [KeyHash; 2]) -> Result<SessionIndex, TableFull> {
-        debug_assert_eq!(hashes, [self.hash_key(&keys.inbound), self.hash_key(&keys.outbound)]);
+    pub fn begin(&mut self, keys: &Keys, inbound: KeyHash) -> Result<SessionIndex, TableFull> {
+        debug_assert_eq!(inbound, self.hash_key(&keys.inbound));
         debug_assert!(self.find(&keys.inbound).is_none(), "inbound key is in use: {:?}", keys.inbound);
         debug_assert!(self.find(&keys.outbound).is_none(), "outbound key is in use: {:?}", keys.outbound);
         debug_assert_eq!(keys.inbound.protocol, keys.outbound.protocol);
         let session = self.next_free().ok_or(TableFull)?;
-        self.index_keys(hashes, session)?;
+        if !self.index.insert(inbound, EntryRef::new(session, Direction::Inbound)) {
+            return Err(TableFull);
+        }
 
         let slot = session.0 as usize;
-        self.hot[slot] = Hot::of(keys);
-        if self.hot[slot].flags.has(Flags::CLIENT_V6 | Flags::SERVER_V6) {
+        let hot = Hot::of(keys);
+        let is_wide = hot.flags.has(Flags::WIDE);
+        self.hot[slot] = hot;
+        if is_wide {
             self.wide[slot] = Wide {
                 cip: keys.inbound.src,
                 vip: keys.inbound.dst,
@@ -322,22 +333,21 @@ impl SessionTable {
         Ok(session)
     }
 
+    /// The second half of [`insert`](Self::insert): answers find the session. What its bucket needs was asked for by
+    /// [`prefetch_insert`](Self::prefetch_insert); the later this comes after that the better.
+    ///
+    /// # Errors
+    /// [`TableFull`], and the session is gone.
     #[inline]
-    fn index_keys(
-        &mut self,
-        [inbound, outbound]: [KeyHash; 2],
-        session: SessionIndex,
-    ) -> Result<(), TableFull> {
-        let inbound = (inbound, EntryRef::new(session, Direction::Inbound));
-        let outbound = (outbound, EntryRef::new(session, Direction::Outbound));
-        if !self.index.insert(inbound.0, inbound.1) {
-            return Err(TableFull);
+    pub fn index_outbound(&mut self, session: SessionIndex, outbound: KeyHash) -> Result<(), TableFull> {
+        debug_assert_eq!(outbound, self.hash_key(&self.outbound(session)));
+        if self.index.insert(outbound, EntryRef::new(session, Direction::Outbound)) {
+            return Ok(());
         }
-        if !self.index.insert(outbound.0, outbound.1) {
-            self.index.remove(inbound.0, inbound.1);
-            return Err(TableFull);
-        }
-        Ok(())
+        let inbound = self.hash_key(&self.inbound(session));
+        self.index.remove(inbound, EntryRef::new(session, Direction::Inbound));
+        self.free_slot(session);
+        Err(TableFull)
     }
 
     /// The slot of the next session: the one freed last, whose lines are the most likely to be in the cache,
@@ -369,7 +379,11 @@ impl SessionTable {
     /// The hashes of a session's keys, the inbound one's and the outbound one's. Reads the session's lines.
     #[inline]
     pub fn hashes(&self, session: SessionIndex) -> [KeyHash; 2] {
-        [self.hash_key(&self.inbound(session)), self.hash_key(&self.outbound(session))]
+        let hot = self.hot(session);
+        if hot.flags.has(Flags::WIDE) {
+            return [self.hash_key(&self.inbound(session)), self.hash_key(&self.outbound(session))];
+        }
+        [Direction::Inbound, Direction::Outbound].map(|direction| self.hash(&hot.tuple_v4(direction), false))
     }
 
     /// Ends a session and frees its slot. Its timer must be cancelled and its lease given back before.
@@ -390,8 +404,13 @@ impl SessionTable {
         let indexed = self.index.remove(inbound, EntryRef::new(session, Direction::Inbound))
             & self.index.remove(outbound, EntryRef::new(session, Direction::Outbound));
         debug_assert!(indexed, "session {slot} was not found under its keys");
-        self.hot[slot].protocol = 0;
-        self.cold[slot].timer_next = self.free;
+        self.free_slot(session);
+    }
+
+    #[inline]
+    fn free_slot(&mut self, session: SessionIndex) {
+        self.hot_mut(session).protocol = 0;
+        self.cold_mut(session).timer_next = self.free;
         self.free = session.0;
         self.len -= 1;
     }
@@ -444,12 +463,11 @@ impl SessionTable {
     /// The tuple of the client's packets: CIP:cport to VIP:vport.
     pub fn inbound(&self, session: SessionIndex) -> Tuple {
         let hot = self.hot(session);
-        let (src, dst) = if hot.flags.has(Flags::CLIENT_V6) {
-            let wide = &self.wide[session.0 as usize];
-            (wide.cip, wide.vip)
-        } else {
-            (Address::from_v4(hot.cip), Address::from_v4(hot.vip))
-        };
+        if !hot.flags.has(Flags::CLIENT_V6) {
+            return hot.tuple_v4(Direction::Inbound);
+        }
+        let wide = self.wide(session);
+        let (src, dst) = (wide.cip, wide.vip);
         Tuple { src, dst, sport: hot.cport, dport: hot.vport, protocol: hot.protocol() }
     }
 
@@ -484,12 +502,11 @@ impl SessionTable {
     /// The tuple of the real server's packets: RIP:rport to LIP:lport.
     pub fn outbound(&self, session: SessionIndex) -> Tuple {
         let hot = self.hot(session);
-        let (src, dst) = if hot.flags.has(Flags::SERVER_V6) {
-            let wide = &self.wide[session.0 as usize];
-            (wide.rip, wide.lip)
-        } else {
-            (Address::from_v4(hot.rip), Address::from_v4(hot.lip))
-        };
+        if !hot.flags.has(Flags::SERVER_V6) {
+            return hot.tuple_v4(Direction::Outbound);
+        }
+        let wide = self.wide(session);
+        let (src, dst) = (wide.rip, wide.lip);
         Tuple { src, dst, sport: hot.rport, dport: hot.lport, protocol: hot.protocol() }
     }
 

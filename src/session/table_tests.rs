@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::session::State;
-use crate::wire::Protocol;
+use crate::wire::{Address, Protocol};
 
 fn config(sessions_max: u32) -> TableConfig {
     TableConfig { sessions_max, huge_pages: false, seed: [1, 2, 3, 4] }

@@ -162,7 +162,7 @@ impl Delta {
     }
 
     /// One address gave way to another, of whichever family, in the pseudo header.
-    #[inline]
+    #[inline(always)]
     pub fn replace_address(self, old: &Address, new: &Address) -> Delta {
         if old.is_v4() && new.is_v4() {
             return self.replace_u32(get_u32(&old.v4_octets(), 0), get_u32(&new.v4_octets(), 0));

@@ -258,6 +258,7 @@ fn snapshot_of(document: &Value, generation: u64) -> Arc<Snapshot> {
                 address,
                 port: Some(port),
                 weight: server["weight"].as_u64().unwrap_or(1) as u16,
+                next_hop: None,
                 removed: false,
             }));
         }

@@ -260,7 +260,7 @@ fn a_neighbour_table_of_one_refuses_rather_than_mixes_up() {
     let mut rig = Rig::with(&Families::V4.config(1, "udp", ""), options);
     let out = rig.client(&udp((Families::V4.client(), 1), (Families::V4.vip(), 80), b"x"));
     assert_eq!(one(out).icmp(), (3, 1, 0));
-    assert_eq!((rig.sessions(), rig.held()), (0, 0));
+    assert_eq!((rig.sessions(), rig.held(), rig.leases()), (0, 0, 0));
     rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.neighbour_table_full", 1)]);
     rig.finish();
 }

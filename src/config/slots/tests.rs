@@ -68,7 +68,10 @@ fn a_snapshot_says_what_the_configuration_says() {
     assert_eq!(role("10.2.0.101"), Some(Role::Local(PoolId(0))));
     assert_eq!(role("10.2.0.11"), None);
     assert_eq!(snapshot.owned[&address("10.2.0.200")].port, Some(PortId(0)));
-    assert_eq!(snapshot.routes.lookup(&address("10.2.0.11")).unwrap().port, PortId(0));
+    let way = snapshot.routes.lookup(&address("10.2.0.11")).copied();
+    assert_eq!(way.unwrap().port, PortId(0));
+    assert_eq!(slot_of(&snapshot, "10.2.0.11").unwrap().next_hop, way);
+    assert!(snapshot.routes.lookup_stranger(&address("10.2.0.200")).unwrap().1, "it is not a stranger's");
     assert!(snapshot.ports[0].checksum_offload);
 }
 

@@ -359,20 +359,20 @@ impl<P: Packet> NeighbourTable<P> {
     pub fn next_hop(
         &mut self,
         port: PortId,
-        address: Address,
+        address: &Address,
         now: Now,
     ) -> Result<NeighbourIndex, NeighbourTableFull> {
-        let [.., last_byte] = *address.octets();
+        let [.., last_byte] = address.v4_octets();
         let hint = self.hints[usize::from(last_byte)];
         if let Some(entry) = self.entries.get_mut(usize::from(hint))
             && entry.live
-            && entry.address == address
+            && entry.address == *address
             && self.adjacencies[usize::from(hint)].port == port
         {
             entry.used = now.tick();
             return Ok(NeighbourIndex(hint));
         }
-        let found = self.look_for(port, address, now)?;
+        let found = self.look_for(port, *address, now)?;
         self.hints[usize::from(last_byte)] = found.0;
         Ok(found)
     }

@@ -27,6 +27,7 @@ fn server(index: usize, weight: u16) -> RealServer {
         address: Address::from_v4([10, 2, (index / 250) as u8, (index % 250) as u8 + 1]),
         port: Some(8080),
         weight,
+        next_hop: None,
         removed: false,
     }
 }

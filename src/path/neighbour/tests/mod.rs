@@ -169,7 +169,7 @@ impl Rig {
     }
 
     fn next_hop(&mut self, port: PortId, text: &str) -> NeighbourIndex {
-        self.table.next_hop(port, address(text), self.now).unwrap()
+        self.table.next_hop(port, &address(text), self.now).unwrap()
     }
 
     /// Holds a frame that carries `number`.

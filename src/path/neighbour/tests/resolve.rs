@@ -195,10 +195,10 @@ fn a_full_table_evicts_the_least_recently_used_that_nobody_retains() {
     assert_eq!(hop(&mut rig, "10.2.0.5"), d, "a is retained, b awaited, c was used later");
     rig.table.retain(c);
     rig.table.retain(d);
-    assert_eq!(rig.table.next_hop(LAN, address("10.2.0.6"), rig.now), Err(NeighbourTableFull));
+    assert_eq!(rig.table.next_hop(LAN, &address("10.2.0.6"), rig.now), Err(NeighbourTableFull));
     assert_eq!(rig.table.len(), 4);
     rig.table.release(a);
-    assert_eq!(rig.table.next_hop(LAN, address("10.2.0.6"), rig.now), Ok(a));
+    assert_eq!(rig.table.next_hop(LAN, &address("10.2.0.6"), rig.now), Ok(a));
     assert_eq!(rig.state(a), NeighbourState::Incomplete);
     assert_ne!(hop(&mut rig, "10.2.0.2"), a);
 }
