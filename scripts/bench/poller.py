@@ -140,10 +140,11 @@ class Testpmd(Poller):
 
     THREAD = r"lcore-worker-\d+|rte-worker-\d+"
 
-    def __init__(self, directory, mode, eal, arguments):
-        super().__init__(pathlib.Path(directory) / f"testpmd-{mode}.log")
+    def __init__(self, directory, mode, eal, arguments, namespace=None):
+        super().__init__(pathlib.Path(directory) / f"testpmd-{mode}{namespace.role if namespace else str()}.log")
         # unbuffered, or its answers stay in its pocket
-        self._spawn(["stdbuf", "-o0", "dpdk-testpmd", *eal, "--", "-i", f"--forward-mode={mode}", *arguments], subprocess.PIPE)
+        self._spawn(["stdbuf", "-o0", "dpdk-testpmd", *eal, "--", "-i", f"--forward-mode={mode}", *arguments],
+                    subprocess.PIPE, namespace)
         wait_until(self._ready, 60, lambda: f"testpmd is not ready\n{self.output()[-2000:]}")
         self._command("start")
 
