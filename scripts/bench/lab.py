@@ -61,6 +61,13 @@ class Lab:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="lab-", dir=directory))
         self.ends = contextlib.ExitStack()
         self.places = 0
+        try:
+            self._build(inside)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, inside):
         self.client, self.server = self.add_space("client"), self.add_space("server")
         link(self.client, "direct", self.server, "direct")
         for space in (self.client, self.server):

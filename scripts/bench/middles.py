@@ -33,8 +33,8 @@ def devices(driver):
 class Middle:
     """What stands in a place: the address to dial, and who polls there."""
 
-    def __init__(self, place_lab, address, process=None):
-        self.lab, self.address, self.process = place_lab, address, process
+    def __init__(self, where, address, process=None, place=None):
+        self.lab, self.address, self.process, self.place = where, address, process, place
         if process:
             self.lab.ends.callback(process.stop)
             process.pause()
@@ -64,9 +64,7 @@ def fullnatd(where, driver, client_address="none"):
     place = where.add_place()
     name = f"fullnatd-{driver}-{place.number}"
     gateway = poller.Gateway(where.directory, gateway_toml(place, driver, name, client_address), name, place.space)
-    middle = Middle(where, place.vip, gateway)
-    middle.place = place
-    return middle
+    return Middle(where, place.vip, gateway, place)
 
 
 def gateway_toml(place, driver, name, client_address):
