@@ -78,6 +78,7 @@ fn checksums_are_right_on_the_other_side() {
         rss: None,
         promiscuous: false,
         wire_frames: true,
+        exclusive: false,
     };
     let tap = Device::probe(&eal, "net_tap0,iface=dpdk-tap").expect("a tap");
     ip("link add va type veth peer name vb");

@@ -26,6 +26,7 @@ const SETTINGS: PortSettings<'static> = PortSettings {
     rss: None,
     promiscuous: false,
     wire_frames: false,
+    exclusive: false,
 };
 
 fn write_capture(path: &Path, frames: &[Vec<u8>]) {

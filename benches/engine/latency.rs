@@ -1,11 +1,13 @@
 //! `latency`: round trips of UDP datagrams through whatever stands between two network namespaces.
 //!
 //! Open loop (RFC 2544 §26.2): datagrams leave at the times of a schedule, each carrying its own, so that a delay
-//! counts against every datagram that it holds up. The echo sends back what it gets. Both are ordinary sockets; what
-//! the kernel's stacks cost is in every figure, the reference's too.
+//! counts against every datagram that it holds up. Both ends are ordinary sockets, and one thread serves them in turn
+//! without ever sleeping: two programs on one core would wait for the scheduler's slices, milliseconds that no middle
+//! has made. What the kernel's stacks cost is in every figure, the reference's too.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -16,23 +18,17 @@ const PAYLOAD_LEN: usize = 18;
 /// What comes back later than this after the last datagram is lost.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Sends back every datagram for ever.
-pub fn echo(listen: SocketAddr) -> std::io::Result<()> {
-    let socket = UdpSocket::bind(listen)?;
-    println!("listening");
-    let mut buffer = [0; 2048];
-    loop {
-        let (len, from) = socket.recv_from(&mut buffer)?;
-        // A full queue loses the answer, which the client counts.
-        let _ = socket.send_to(&buffer[..len], from);
-    }
+/// The far end: a bound socket of another network namespace, which is where a socket stays, as the standard input.
+pub fn far_end() -> std::io::Result<UdpSocket> {
+    Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
-/// Sends `rate` datagrams per second for `duration` and prints what became of them.
-pub fn measure(to: SocketAddr, rate: u32, duration: Duration) -> std::io::Result<()> {
+/// Sends `rate` datagrams per second for `duration`, sends them back from the `far` end, and prints what became of them.
+pub fn measure(far: &UdpSocket, to: SocketAddr, rate: u32, duration: Duration) -> std::io::Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(to)?;
     socket.set_nonblocking(true)?;
+    far.set_nonblocking(true)?;
     let mut histogram = Histogram::<u64>::new_with_bounds(1, 10_000_000_000, 3).expect("sound bounds");
     let interval = 1e9 / f64::from(rate);
     let total = (duration.as_secs_f64() * f64::from(rate)) as u64;
@@ -49,6 +45,7 @@ pub fn measure(to: SocketAddr, rate: u32, duration: Duration) -> std::io::Result
             sent += 1;
             last_sent = Instant::now();
         }
+        send_back(far)?;
         receive(&socket, began, &mut histogram)?;
         if sent == total && histogram.len() + refused == total {
             break;
@@ -58,17 +55,32 @@ pub fn measure(to: SocketAddr, rate: u32, duration: Duration) -> std::io::Result
     Ok(())
 }
 
-/// Takes in what has come back.
+/// Sends back one datagram, if there is one. A full queue loses the answer, which is counted.
+fn send_back(far: &UdpSocket) -> std::io::Result<()> {
+    let mut payload = [0; PAYLOAD_LEN];
+    if let Some((len, from)) = arrived(far.recv_from(&mut payload))? {
+        let _ = far.send_to(&payload[..len], from);
+    }
+    Ok(())
+}
+
+/// Takes in one answer, if there is one.
 fn receive(socket: &UdpSocket, began: Instant, histogram: &mut Histogram<u64>) -> std::io::Result<()> {
     let mut payload = [0; PAYLOAD_LEN];
-    match socket.recv(&mut payload) {
-        Ok(PAYLOAD_LEN) => {
-            let due = u64::from_le_bytes(*payload.first_chunk().expect("8 of 18 bytes"));
-            histogram.saturating_record((began.elapsed().as_nanos() as u64).saturating_sub(due).max(1));
-            Ok(())
+    if arrived(socket.recv(&mut payload))? == Some(PAYLOAD_LEN) {
+        let due = u64::from_le_bytes(*payload.first_chunk().expect("8 of 18 bytes"));
+        histogram.saturating_record((began.elapsed().as_nanos() as u64).saturating_sub(due).max(1));
+    }
+    Ok(())
+}
+
+/// What a socket gave that does not wait.
+fn arrived<T>(received: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match received {
+        Ok(received) => Ok(Some(received)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {
+            Ok(None)
         }
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -96,14 +96,9 @@ enum Case {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
-    /// Send back every UDP datagram, for `latency`
-    Echo {
-        /// Address and port
-        listen: std::net::SocketAddr,
-    },
-    /// Round trips of UDP datagrams at a fixed rate
+    /// Round trips of UDP datagrams at a fixed rate; the standard input is the bound socket that they arrive at
     Latency {
-        /// Address and port of the echo, or of the service before it
+        /// Address and port of that socket, or of the service before it
         to: std::net::SocketAddr,
         /// Datagrams per second
         #[arg(long, default_value_t = 10_000)]
@@ -172,10 +167,10 @@ fn main() {
             both_ways::run(&sessions, Duration::from_secs_f64(seconds), huge_pages);
         }
         Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
-        Case::Echo { listen } => finish(latency::echo(listen)),
-        Case::Latency { to, rate, seconds } => {
-            finish(latency::measure(to, rate, Duration::from_secs_f64(seconds)))
-        }
+        Case::Latency { to, rate, seconds } => finish(
+            latency::far_end()
+                .and_then(|far| latency::measure(&far, to, rate, Duration::from_secs_f64(seconds))),
+        ),
         Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
         Case::Count { name: Some(name) } => match count::run(&name) {
             Some(times) => println!("{times}"),

@@ -71,9 +71,10 @@ def main():
             began = time.monotonic()
             machine.say(f"case {name} ({at} of {len(names)})")
             try:
-                for entry in CASES[name](Context(options.quick, directory)):
-                    found.append({**entry, **facts})
-                    machine.say(results.table([entry]).splitlines()[-1])
+                with machine.foremost():
+                    for entry in CASES[name](Context(options.quick, directory)):
+                        found.append({**entry, **facts})
+                        machine.say(results.table([entry]).splitlines()[-1])
             except Exception:  # a case that fails does not take the others' figures along
                 traceback.print_exc()
                 failed.append(name)

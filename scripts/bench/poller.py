@@ -18,7 +18,7 @@ from machine import ROOT, program
 
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 from rig.control import Control, _UnixConnection  # noqa: E402
-from rig.netns import wait_until  # noqa: E402
+from rig.netns import die_with_parent, wait_until  # noqa: E402
 
 
 def unix_connection(path, timeout=60):
@@ -40,7 +40,15 @@ class Poller:
         entered = ["ip", "netns", "exec", namespace.name] if namespace else []
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen([*entered, *(str(a) for a in argv)], stdin=stdin, stdout=log,
-                                            stderr=subprocess.STDOUT)
+                                            stderr=subprocess.STDOUT, preexec_fn=die_with_parent)
+
+    def _await(self, ready):
+        """Waits until it is ready; one that never is does not stay."""
+        try:
+            wait_until(ready, 60, lambda: f"{self.log.stem} is not ready\n{self.output()[-2000:]}")
+        except BaseException:
+            Poller.stop(self)
+            raise
 
     def output(self):
         return self.log.read_text(errors="replace")
@@ -107,7 +115,7 @@ class Gateway(Poller):
         config.write_text(toml.replace("@SOCKET@", str(self.socket)))
         self.control = Control(self.socket, timeout=60)
         self._spawn([program("fullnatd"), "--config", config], namespace=namespace)
-        wait_until(self._ready, 60, lambda: f"fullnatd is not ready\n{self.output()}")
+        self._await(self._ready)
 
     def _ready(self):
         self.check_alive()
@@ -140,11 +148,13 @@ class Testpmd(Poller):
 
     THREAD = r"lcore-worker-\d+|rte-worker-\d+"
 
-    def __init__(self, directory, mode, eal, arguments):
-        super().__init__(pathlib.Path(directory) / f"testpmd-{mode}.log")
+    def __init__(self, directory, mode, eal, arguments, namespace=None):
+        name = f"testpmd-{mode}-{namespace.role}" if namespace else f"testpmd-{mode}"
+        super().__init__(pathlib.Path(directory) / f"{name}.log")
         # unbuffered, or its answers stay in its pocket
-        self._spawn(["stdbuf", "-o0", "dpdk-testpmd", *eal, "--", "-i", f"--forward-mode={mode}", *arguments], subprocess.PIPE)
-        wait_until(self._ready, 60, lambda: f"testpmd is not ready\n{self.output()[-2000:]}")
+        self._spawn(["stdbuf", "-o0", "dpdk-testpmd", *eal, "--", "-i", f"--forward-mode={mode}", *arguments],
+                    subprocess.PIPE, namespace)
+        self._await(self._ready)
         self._command("start")
 
     def switch(self, mode):

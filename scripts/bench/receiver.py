@@ -8,45 +8,43 @@ fullnatd sends a PROXY protocol header to one port of nginx and names nobody to 
 
 import statistics
 
+import lab
+import middles
 import real
 from machine import say
 from results import once, paired, result, summary
 from rig import receiver as receivers
 from rig.receiver import Receiver
-
-# The gateway's local addresses (`real.fullnatd`).
-TRUST = "10.2.0.100/30"
-
+from rig.servers import HTTP_PORT
 
 def run(context):
     """Yields the results."""
     seconds, rounds = (2, 3) if context.quick else (4, 10)
     receivers.remove_leftovers()
     receiver = Receiver("bench")
-    lab = None
     try:
-        lab = real.Lab(context.directory, inside=receiver.inside)
-        with real.fullnatd(lab, "af_packet", "toa") as address:
-            receiver.run("attach", "--cgroup", receiver.cgroup, "--trust", TRUST)
-            yield _programs(lab, receiver, address, "taken", seconds)
-            yield _programs(lab, receiver, real.DIRECT, "none", seconds)
-            receiver.detach()
-            yield _requests(lab, receiver, address, seconds, rounds)
-        with real.fullnatd(lab, "af_packet") as address:
-            yield _headers(lab, address, seconds, rounds)
+        with lab.opened(context.directory, inside=receiver.inside) as where:
+            gateway = middles.fullnatd(where, "af_packet", "toa")
+            with gateway.awake() as address:
+                trust = "--trust", gateway.place.local_prefix
+                receiver.run("attach", "--cgroup", receiver.cgroup, *trust)
+                yield _programs(where, receiver, trust, address, "taken", seconds)
+                yield _programs(where, receiver, trust, lab.DIRECT, "none", seconds)
+                receiver.detach()
+                yield _requests(where, receiver, trust, address, seconds, rounds)
+            with middles.fullnatd(where, "af_packet").awake() as address:
+                yield _headers(where, address, seconds, rounds)
     finally:
-        if lab is not None:
-            lab.close()
         receiver.close()
 
 
-def _requests(lab, receiver, address, seconds, rounds):
+def _requests(where, receiver, trust, address, seconds, rounds):
     """Requests a second with the receiver and without."""
     def measure(kind):
         if kind == "without":
-            return real.measure(lab, address, "connections", seconds)
-        receiver.attach("--trust", TRUST)
-        done = real.measure(lab, address, "connections", seconds)
+            return real.measure(where, address, "connections", seconds)
+        receiver.attach(*trust)
+        done = real.measure(where, address, "connections", seconds)
         counts = receiver.counts()
         receiver.detach()
         if not counts["options"] == counts["sessions"] > 0:
@@ -56,11 +54,11 @@ def _requests(lab, receiver, address, seconds, rounds):
     return _compared("the receiver", measure, rounds, {"option": "taken"}, (">=", 0.95, "ratio"))
 
 
-def _headers(lab, address, seconds, rounds):
+def _headers(where, address, seconds, rounds):
     """Requests a second where nginx is told the client by PROXY protocol and where it is not told."""
-    ports = {"with": real.PROXIED_PORT, "without": real.HTTP_PORT}
+    ports = {"with": lab.PROXIED_PORT, "without": HTTP_PORT}
     return _compared("a PROXY protocol header",
-                     lambda kind: real.measure(lab, address, "connections", seconds, ports[kind]), rounds,
+                     lambda kind: real.measure(where, address, "connections", seconds, ports[kind]), rounds,
                      {"header": "proxy-v2"}, None)
 
 
@@ -81,13 +79,13 @@ def _compared(what, measure, rounds, params, goal):
                   {**summary(ours, True), "reference": summary(theirs, True)}, goal)
 
 
-def _programs(lab, receiver, address, option, seconds):
+def _programs(where, receiver, trust, address, option, seconds):
     """What all programs of the receiver take of one connection, as the kernel measures it."""
     say(f"receiver: time of the programs, option {option}")
-    receiver.attach("--trust", TRUST)
+    receiver.attach(*trust)
     before = receiver.status()
     with receivers.kernel_statistics():
-        real.measure(lab, address, "connections", seconds)
+        real.measure(where, address, "connections", seconds)
         after = receiver.status()
     connections, options = (after["counts"][name] - before["counts"][name] for name in ("sessions", "options"))
     if connections == 0 or options != (connections if option == "taken" else 0):

@@ -132,6 +132,8 @@ pub struct Port {
     pub promiscuous: bool,
     /// keep a kernel on this machine from sending super-frames
     pub wire_frames: bool,
+    /// keep from the kernel what arrives at the interface behind the device
+    pub exclusive: bool,
 }
 
 /// What DPDK opens for a port.

@@ -6,6 +6,10 @@
 //! sits on it, for which the kernel takes segmentation offload from a veth's peer. The program is held by a file
 //! descriptor and goes with the process, however it ends.
 //!
+//! A capture takes nothing away: the kernel's own stack gets every frame too, finds that its destination is nobody here
+//! and drops it. That is a look-up in its routes and a new route for each, on the core of whoever sends. Where the
+//! interface is the gateway's alone, a second such program drops what arrives behind the capture.
+//!
 //! DPDK makes an interface promiscuous by its flag, which outlives the socket that asked for it: it is taken back here.
 
 use std::ffi::CString;
@@ -22,14 +26,26 @@ pub(super) struct Interface {
     socket: OwnedFd,
     /// it was before it was ours
     promiscuous: bool,
-    prepared: Option<Prepared>,
+    /// receive offload was on and must be put back
+    receive_offload: bool,
+    /// attached as long as they are open
+    programs: Vec<OwnedFd>,
 }
 
-/// What was changed and must be put back.
-struct Prepared {
-    receive_offload: bool,
-    _program: Option<OwnedFd>,
+/// A BPF program of two instructions, "return this", and where it is attached.
+struct Program {
+    kind: u32,
+    verdict: u32,
+    hook: u32,
+    flags: u32,
 }
+
+/// In the driver's own receive path: everything passes.
+const PASS: Program =
+    Program { kind: BPF_PROG_TYPE_XDP, verdict: XDP_PASS, hook: BPF_XDP, flags: XDP_FLAGS_DRV_MODE };
+/// Behind the captures, before the stack: nothing passes.
+const DROP: Program =
+    Program { kind: BPF_PROG_TYPE_SCHED_CLS, verdict: TCX_DROP, hook: BPF_TCX_INGRESS, flags: 0 };
 
 impl Interface {
     /// The interface of that name.
@@ -42,8 +58,14 @@ impl Interface {
             *to = from as libc::c_char;
         }
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        let mut opened =
-            Interface { name: name.to_owned(), request_name, socket, promiscuous: false, prepared: None };
+        let mut opened = Interface {
+            name: name.to_owned(),
+            request_name,
+            socket,
+            promiscuous: false,
+            receive_offload: false,
+            programs: Vec::new(),
+        };
         opened.promiscuous = opened.flags().is_ok_and(|flags| flags & libc::IFF_PROMISC != 0);
         Ok(opened)
     }
@@ -81,11 +103,12 @@ impl Interface {
     }
 
     /// Makes the interface hand out frames as a wire carries them. What cannot be had is said and left.
-    pub(super) fn prepare(&mut self) {
-        let receive_offload = self.ethtool(ETHTOOL_GGRO, 0).unwrap_or(0) != 0;
+    pub(super) fn ask_for_wire_frames(&mut self) {
+        self.receive_offload = self.ethtool(ETHTOOL_GGRO, 0).unwrap_or(0) != 0;
         // Others do not hand us their peer's frames uncut, and a NIC may drop its link while it takes a program.
-        let program = self.driver().is_ok_and(|driver| driver == "veth").then(|| self.attach_pass());
-        if let Some(Err(error)) = &program {
+        if self.driver().is_ok_and(|driver| driver == "veth")
+            && let Err(error) = self.attach(&PASS)
+        {
             let name = &self.name;
             tracing::info!(
                 "{name}: no XDP program can be attached ({error}); its peer needs `ethtool -K PEER tso off`"
@@ -98,7 +121,16 @@ impl Interface {
                 self.name
             );
         }
-        self.prepared = Some(Prepared { receive_offload, _program: program.and_then(Result::ok) });
+    }
+
+    /// Lets nothing through to the kernel's own stack. What cannot be had is said and left.
+    pub(super) fn keep_from_kernel(&mut self) {
+        if let Err(error) = self.attach(&DROP) {
+            let name = &self.name;
+            tracing::info!(
+                "{name}: the kernel's stack gets what arrives as well ({error}); keeping it away needs Linux 6.6"
+            );
+        }
     }
 
     fn request(&self) -> libc::ifreq {
@@ -135,33 +167,34 @@ impl Interface {
         Ok(String::from_utf8_lossy(name.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned())
     }
 
-    /// Loads the program "pass" and links it to the interface, in the driver's own receive path.
-    fn attach_pass(&self) -> Result<OwnedFd, Errno> {
-        // r0 = XDP_PASS; exit
-        let program: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    /// Loads a program and links it to the interface.
+    fn attach(&mut self, program: &Program) -> Result<(), Errno> {
+        // r0 = verdict; exit
+        let instructions: [u64; 2] = [u64::from(program.verdict) << 32 | 0xb7, 0x95];
         let licence = c"Apache-2.0";
         let load = ProgramLoad {
-            kind: BPF_PROG_TYPE_XDP,
-            instruction_count: program.len() as u32,
-            instructions: program.as_ptr() as u64,
+            kind: program.kind,
+            instruction_count: instructions.len() as u32,
+            instructions: instructions.as_ptr() as u64,
             licence: licence.as_ptr() as u64,
         };
-        let program = bpf(BPF_PROG_LOAD, &load)?;
+        let loaded = bpf(BPF_PROG_LOAD, &load)?;
         let name = CString::new(self.name.as_str()).map_err(|_| Errno::ENODEV)?;
         let index = nix::net::if_::if_nametoindex(name.as_c_str())?;
         let link = LinkCreate {
-            program: program.as_raw_fd(),
+            program: loaded.as_raw_fd(),
             interface: index,
-            kind: BPF_XDP,
-            flags: XDP_FLAGS_DRV_MODE,
+            hook: program.hook,
+            flags: program.flags,
         };
-        bpf(BPF_LINK_CREATE, &link)
+        self.programs.push(bpf(BPF_LINK_CREATE, &link)?);
+        Ok(())
     }
 }
 
 impl Drop for Interface {
     fn drop(&mut self) {
-        if let Some(Prepared { receive_offload: true, .. }) = self.prepared {
+        if self.receive_offload {
             let _ = self.ethtool(ETHTOOL_SGRO, 1);
         }
         if !self.promiscuous
@@ -182,8 +215,12 @@ const ETHTOOL_SGRO: u32 = 0x2c;
 // linux/bpf.h, linux/if_link.h
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const TCX_DROP: u32 = 2;
+const XDP_PASS: u32 = 2;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes what is missing as zero.
@@ -200,7 +237,7 @@ struct ProgramLoad {
 struct LinkCreate {
     program: RawFd,
     interface: u32,
-    kind: u32,
+    hook: u32,
     flags: u32,
 }
 

@@ -28,6 +28,8 @@ pub struct PortSettings<'a> {
     /// a tenth of a veth's rate; not needed where these offloads are off. The interface's receive offload is off
     /// meanwhile.
     pub wire_frames: bool,
+    /// With `net_af_packet`: keep from the kernel's own stack what arrives, which it would route a second time.
+    pub exclusive: bool,
 }
 
 /// Receive-side scaling as steering computes it.
@@ -181,10 +183,14 @@ impl Device {
             .rss
             .filter(|rss| self.capabilities().rss && settings.rx_queues > 1 && !rss.queues.is_empty());
         if self.capabilities().driver == "net_af_packet"
-            && settings.wire_frames
             && let Some(interface) = &mut self.interface
         {
-            interface.prepare();
+            if settings.wire_frames {
+                interface.ask_for_wire_frames();
+            }
+            if settings.exclusive {
+                interface.keep_from_kernel();
+            }
         }
         let mut features = output::quietly(|| self.configure(settings, pool, rss))?;
         if let Some(rss) = rss

@@ -58,6 +58,7 @@ fn settings<'a>(config: &Config, port: &PortConfig, device: &Device) -> PortSett
         rss: None,
         promiscuous: port.promiscuous,
         wire_frames: port.wire_frames,
+        exclusive: port.exclusive,
     }
 }
 

@@ -168,6 +168,20 @@ def with_checksums(settings, offload):
     return settings
 
 
+@pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
+def test_the_kernel_gets_nothing_of_an_exclusive_port(start, lab, exclusive):
+    """Without it, the gateway's host receives every packet too, for its own stack to drop."""
+    settings = gateways.config(1)
+    for port in settings["port"]:
+        port["exclusive"] = exclusive
+    start(settings)
+    before = lab.gateway.counters("IpInReceives")["IpInReceives"]
+    got, expected = transfers.upload(lab.client, VIP, 1 << 20)
+    assert got == expected
+    seen = lab.gateway.counters("IpInReceives")["IpInReceives"] - before
+    assert seen == 0 if exclusive else seen > 700
+
+
 @pytest.mark.parametrize("workers,offload", [(1, "off"), (2, "auto")], ids=["1worker-off", "2workers-auto"])
 def test_conformance_G6_a_tap_with_and_without_checksum_offload(start, lab, workers, offload):
     gateway = start(with_checksums(gateways.config(workers, devices=tap(lab, workers)), offload))

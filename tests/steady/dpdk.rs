@@ -16,6 +16,7 @@ const SETTINGS: PortSettings<'static> = PortSettings {
     rss: None,
     promiscuous: false,
     wire_frames: false,
+    exclusive: false,
 };
 
 /// The worker between two rings.

@@ -53,6 +53,7 @@ pub(super) fn ports(written: &[model::Port], found: &mut Findings) -> Vec<Option
                 answer_for_other_ports: port.answer_for_other_ports,
                 promiscuous: port.promiscuous,
                 wire_frames: port.wire_frames,
+                exclusive: port.exclusive,
             })
         })
         .collect()

@@ -37,7 +37,8 @@ def family_of(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _die_with_parent():
+def die_with_parent():
+    """For a process between fork and exec: it is killed when the one that started it ends."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -125,7 +126,7 @@ class Namespace:
     def start(self, *argv, **options):
         """Starts a process that lives no longer than the namespace (or the test run)."""
         with self.entered():
-            process = subprocess.Popen([str(a) for a in argv], preexec_fn=_die_with_parent, **options)
+            process = subprocess.Popen([str(a) for a in argv], preexec_fn=die_with_parent, **options)
         self.processes.append(process)
         return process
 
