@@ -16,6 +16,7 @@ mod new_sessions;
 mod parts;
 mod population;
 mod reference;
+mod speed;
 mod statistics;
 mod toa;
 mod workers;
@@ -107,6 +108,8 @@ enum Case {
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
     },
+    /// How many simple steps the core makes in a cycle right now
+    Speed,
     /// Run a part once, for callgrind to count; without a name: list them
     Count {
         /// As listed
@@ -171,6 +174,7 @@ fn main() {
             latency::far_end()
                 .and_then(|far| latency::measure(&far, to, rate, Duration::from_secs_f64(seconds))),
         ),
+        Case::Speed => speed::run(),
         Case::Count { name: None } => count::names().iter().for_each(|name| println!("{name}")),
         Case::Count { name: Some(name) } => match count::run(&name) {
             Some(times) => println!("{times}"),

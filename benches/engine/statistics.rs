@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::speed;
+
 /// Measurements of one thing, in the order they were made.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(pub Vec<f64>);
@@ -68,6 +70,7 @@ pub fn report(
     let line = json!({
         "case": case, "params": params, "value": round(value), "unit": unit,
         "reference": name, "reference_value": reference_value, "ratio": ratio, "runs": runs,
+        "core_speed": round(speed::steps_per_cycle()),
     });
     println!("{line}");
 }

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 
+import core
 import machine
 import poller
 import traffic
@@ -39,11 +40,11 @@ def _one(context, kind, sessions):
         bed.add_gateway("fullnatd")
         for mode in ("5tswap", "io"):
             bed.add_testpmd(mode)
-        rates = bed.measure()
+        rates, speeds = bed.measure()
     ours = rates["fullnatd"]
     for reference in ("5tswap", "io"):
         theirs = rates[reference]
-        runs = {**summary(ours, True), "reference": summary(theirs, True)}
+        runs = {**summary(ours, True), "reference": summary(theirs, True), "rounds": core.rounds(speeds, ours, theirs)}
         yield result(
             "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, statistics.median(ours),
             "packets/s", f"testpmd {reference}", statistics.median(theirs), paired(ours, theirs), runs,
@@ -105,16 +106,16 @@ class Bed:
         self.pollers[mode].pause()
 
     def measure(self):
-        """{name: rates}; no gateway has lost a packet meanwhile."""
+        """{name: rates}, and how fast the core was by round; no gateway has lost a packet meanwhile."""
         rounds, seconds = (3, 0.3) if self.context.quick else (9, 0.5)
         say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds} rounds")
         gateways = [process for process in self.pollers.values() if isinstance(process, poller.Gateway)]
         before = [gateway.while_paused(gateway.lost) for gateway in gateways]
-        rates = poller.interleave(self.pollers, seconds, rounds)
+        rates, speeds = poller.interleave(self.pollers, seconds, rounds, self.polls)
         after = [gateway.while_paused(gateway.lost) for gateway in gateways]
         if after != before:
             raise RuntimeError(f"packets were dropped: {before} before, {after} after")
-        return rates
+        return rates, speeds
 
 
 def testpmd(context, mode, device, mbufs, polls, controls):

@@ -17,6 +17,7 @@ import traceback
 
 import both_ways
 import control
+import core
 import curves
 import engine
 import forward
@@ -46,7 +47,8 @@ ALL_RUNS = machine.OUTPUT / "runs.jsonl"
 README = machine.ROOT / "README.md"
 FIGURES = machine.ROOT / "docs" / "figures"
 HISTORY = machine.ROOT / "benches" / "history.jsonl"
-RECORDED = ("time", "commit", "command", "case", "params", "value", "unit", "reference", "reference_value", "ratio", "goal")
+RECORDED = ("time", "commit", "command", "case", "params", "value", "unit", "reference", "reference_value", "ratio", "goal",
+            "core")
 
 
 class Context:
@@ -81,6 +83,7 @@ def main():
             machine.say(f"case {name} took {time.monotonic() - began:.0f} s")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    core.mark(found, [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()])
     keep(found, options)
     for directory in [machine.OUTPUT, *([FIGURES] if options.record else [])]:
         for path in curves.draw(found, directory):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import core
 from machine import ROOT, program
 
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -189,13 +190,14 @@ class Testpmd(Poller):
         super().stop()
 
 
-def interleave(pollers, seconds, rounds):
-    """Rates of every poller in turn, A B A B ...: {name: [rate, ...]}."""
-    rates = {name: [] for name in pollers}
+def interleave(pollers, seconds, rounds, polls):
+    """Rates of every poller in turn, A B A B ...: {name: [rate, ...]}; and how fast core `polls` was, by round."""
+    rates, speeds = {name: [] for name in pollers}, []
     for poller in pollers.values():
         poller.pause()
     for _ in range(rounds):
+        speeds.append(core.speed(polls))
         for name, poller in pollers.items():
             poller.check_alive()
             rates[name].append(poller.rate(seconds))
-    return rates
+    return rates, speeds

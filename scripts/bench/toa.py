@@ -6,6 +6,7 @@ the path alone (benches/engine), where there is nothing else that the insertion 
 
 import statistics
 
+import core
 import engine
 import traffic
 from forward import Bed
@@ -25,7 +26,7 @@ def _through_devices(context, sessions):
             bed.add_gateway(name, toa=name == "with TOA")
         gateway = bed.pollers["with TOA"]
         first = gateway.while_paused(gateway.worker)
-        rates = bed.measure()
+        rates, speeds = bed.measure()
         last = gateway.while_paused(gateway.worker)
     sent, passed = (last[name] - first[name] for name in ("toa_sent", "tx_packets"))
     # ARP is answered without TOA.
@@ -34,5 +35,6 @@ def _through_devices(context, sessions):
     ours, theirs = rates["with TOA"], rates["without TOA"]
     yield result("toa", {"kind": "tcp4", "sessions": sessions, "frame": traffic.FRAME_LEN["tcp4"]},
                  statistics.median(ours), "packets/s", "forward without TOA", statistics.median(theirs),
-                 paired(ours, theirs), {**summary(ours, True), "reference": summary(theirs, True)},
+                 paired(ours, theirs), {**summary(ours, True), "reference": summary(theirs, True),
+                                        "rounds": core.rounds(speeds, ours, theirs)},
                  (">=", 0.85, "ratio"))

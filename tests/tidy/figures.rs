@@ -25,7 +25,7 @@ fn figures(entries: &[Value]) -> String {
     }
     let current = |entry: &&Value| last[text(entry, "case")] == text(entry, "time");
     let mut out = String::from(
-        "| case | parameters | value | reference | ratio | goal | |\n|---|---|---:|---|---:|---|---|\n",
+        "| case | parameters | value | reference | ratio | goal | | core |\n|---|---|---:|---|---:|---|---|---|\n",
     );
     for entry in entries.iter().filter(current).filter(|entry| entry["goal"].is_object()) {
         let met = match entry["goal"]["met"].as_bool() {
@@ -35,7 +35,7 @@ fn figures(entries: &[Value]) -> String {
         };
         let _ = writeln!(
             out,
-            "| `{}` | {} | {} {} | {} | {} | {} | {met} |",
+            "| `{}` | {} | {} {} | {} | {} | {} | {met} | {} |",
             text(entry, "case"),
             parameters(&entry["params"]),
             number(&entry["value"]),
@@ -43,6 +43,7 @@ fn figures(entries: &[Value]) -> String {
             text(entry, "reference"),
             number(&entry["ratio"]),
             text(&entry["goal"], "bound"),
+            core(&entry["core"]),
         );
     }
     let mut records: BTreeMap<&str, (&Value, Vec<&str>)> = BTreeMap::new();
@@ -69,6 +70,15 @@ fn figures(entries: &[Value]) -> String {
 
 fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
     entry[key].as_str().unwrap_or_default()
+}
+
+/// How fast the core was, and what the rounds at full speed give alone.
+fn core(core: &Value) -> String {
+    let mut cell = number(&core["share"]);
+    if core["ratio"].is_number() {
+        let _ = write!(cell, "; {} in {} rounds at 1", number(&core["ratio"]), number(&core["rounds"]));
+    }
+    cell
 }
 
 fn parameters(params: &Value) -> String {
@@ -105,8 +115,10 @@ fn only_the_last_record_of_a_case_is_shown() {
             "goal": {"bound": "value <= 2", "met": value <= 2.0}, "cpu": "a CPU",
         })
     };
-    let table = figures(&[entry("1T", "a", 1.5), entry("1T", "b", 2.0), entry("2T", "a", 12_345.0)]);
-    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** |";
+    let mut last = entry("2T", "a", 12_345.0);
+    last["core"] = serde_json::json!({"speed": 1.3, "share": 0.52, "ratio": 0.75, "rounds": 4});
+    let table = figures(&[entry("1T", "a", 1.5), entry("1T", "b", 2.0), last]);
+    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** | 0.52; 0.75 in 4 rounds at 1 |";
     assert!(table.contains(row), "{table}");
     assert!(table.contains("| `b` |") && !table.contains("1.5"), "{table}");
     assert!(table.contains("* b: `scripts/bench.sh`, commit c0ffee, a CPU, 1"), "{table}");
