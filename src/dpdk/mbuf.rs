@@ -87,12 +87,6 @@ impl Mbuf {
         Mbuf(buffer)
     }
 
-    /// Bytes before the frame that it can grow into.
-    #[inline(always)]
-    pub fn headroom(&self) -> usize {
-        usize::from(self.segment().data_off())
-    }
-
     /// How many segments the frame lies in.
     #[inline(always)]
     pub fn segments(&self) -> u16 {
@@ -186,6 +180,11 @@ impl Packet for Mbuf {
         let segment = self.segment();
         // SAFETY: as above, and the value is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(segment.data(), usize::from(segment.data_len())) }
+    }
+
+    #[inline(always)]
+    fn headroom(&self) -> usize {
+        usize::from(self.segment().data_off())
     }
 
     #[inline(always)]

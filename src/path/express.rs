@@ -17,9 +17,8 @@ use super::tcp_track::{self, Segment};
 use super::tcp_translate;
 use crate::clock::Tick;
 use crate::id::PortId;
-use crate::service::snapshot::ToaSettings;
 use crate::session::Direction::{Inbound, Outbound};
-use crate::session::{Candidate, Flags};
+use crate::session::{Candidate, Direction, Flags, Hot};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option, udp};
 
@@ -200,7 +199,8 @@ impl<P: Packet> Shard<P> {
         let direction = if IN { Inbound } else { Outbound };
         let toa_len = client_address::option_len(v6);
 
-        let (mut headers, mut options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
+        let headroom = packet.headroom();
+        let (mut headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers, protocol);
         let index = self.sessions.confirm(&tuple, v6, candidate, direction)?;
         let hot = self.sessions.hot(index);
@@ -221,16 +221,24 @@ impl<P: Packet> Shard<P> {
         let ip_len = plain::ip_len(headers);
         let (mut len_behind, mut delta) = (ip_len, Delta::default());
         if TCP {
-            let (payload_len, mut timestamps) = plain_segment(headers, options, ip_len)?;
-            let flags = self.sessions.hot(index).flags;
-            if IN && flags.has(Flags::TOA) {
-                let settings = real_server.toa.filter(|_| TOA && client_address::is_due_anyway(flags))?;
-                let is_timed = timestamps.is_some();
-                let room = lane.gate.mtu() - ip_len;
-                let (head, inserted) = insert_toa::<P, HEADERS>(packet, &tuple, is_timed, room, &settings)?;
-                (headers, options) = head.split_first_chunk_mut().expect("it has grown");
-                timestamps = if is_timed { options[toa_len..].first_chunk_mut() } else { None };
-                (len_behind, delta) = (ip_len + toa_len, inserted);
+            let hot = self.sessions.hot(index);
+            let toa = if IN && hot.flags.has(Flags::TOA) {
+                let room = (lane.gate.mtu() - ip_len).min(headroom);
+                let due = TOA && client_address::is_due_anyway(hot.flags) && toa_len <= room;
+                Some(real_server.toa.filter(|_| due)?)
+            } else {
+                None
+            };
+            let (payload_len, translated) = edit_plain_options(headers, options, ip_len, hot, direction)?;
+            delta = translated;
+            if let Some(settings) = toa {
+                // Of a family that the compiler knows, as the lengths of the option and of all that moves for it.
+                let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
+                let named = (&client, tuple.sport);
+                let inserted = client_address::insert(packet, l4, v6, named, &settings);
+                let (head, inserted) = inserted.expect("it fits");
+                headers = head.first_chunk_mut().expect("it has grown");
+                (len_behind, delta) = (ip_len + toa_len, delta.combine(inserted));
                 self.counters.toa_sent += 1;
             }
             let fixed: &mut [u8; tcp::HEADER_LEN] = headers[l4..].first_chunk_mut().expect("a TCP header");
@@ -238,7 +246,7 @@ impl<P: Packet> Shard<P> {
                 Segment { seq: tcp::seq(fixed), ack: tcp::ack(fixed), flags: tcp::ACK, payload_len };
             let hot = self.sessions.hot_mut(index);
             tcp_track::advance(hot, direction, &numbers);
-            delta = delta.combine(tcp_translate::translate_plain(fixed, timestamps, hot, direction));
+            delta = delta.combine(tcp_translate::translate_number(fixed, hot, direction));
         } else if v6 && udp::checksum(&headers[l4..]) == 0 {
             // RFC 8200 §8.1: IPv6 has no UDP without a checksum
             return None;
@@ -258,43 +266,31 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-/// Bytes of payload of data or an acknowledgement, and its timestamps in their usual layout, if it has them; `None` if it
-/// has other options or is another kind of segment.
+/// Translates the timestamps of data or an acknowledgement, if those are all its options or it has none; bytes of its
+/// payload, and what the TCP checksum changes by. `None`, with nothing changed, if it is anything else.
 #[inline(always)]
-fn plain_segment<'a, const HEADERS: usize>(
+fn edit_plain_options<const HEADERS: usize>(
     headers: &[u8; HEADERS],
-    options: &'a mut [u8],
+    options: &mut [u8],
     ip_len: usize,
-) -> Option<(u32, Option<&'a mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN]>)> {
+    hot: &Hot,
+    direction: Direction,
+) -> Option<(u32, Delta)> {
     const OPTIONS_LEN: usize = tcp_option::TIMESTAMPS_ALIGNED_LEN;
-    let header: &[u8; tcp::HEADER_LEN] = headers.last_chunk().expect("it ends in a TCP header");
-    let shape = tcp::shape(header);
-    let timestamps = if shape == tcp::shape_of_ack(0) {
-        None
-    } else if shape == tcp::shape_of_ack(OPTIONS_LEN) {
-        Some(options.first_chunk_mut().filter(|options| tcp_option::is_only_timestamps(&options[..]))?)
-    } else {
+    let shape = tcp::shape(headers.last_chunk().expect("it ends in a TCP header"));
+    let end = Parsed::L3 + ip_len;
+    if shape == tcp::shape_of_ack(0) {
+        return Some((end.checked_sub(HEADERS)? as u32, Delta::default()));
+    }
+    if shape != tcp::shape_of_ack(OPTIONS_LEN) {
         return None;
-    };
-    let headers_len = HEADERS + if timestamps.is_some() { OPTIONS_LEN } else { 0 };
-    let payload_len = (Parsed::L3 + ip_len).checked_sub(headers_len)?;
-    Some((payload_len as u32, timestamps))
+    }
+    let timestamps =
+        options.first_chunk_mut().filter(|options| tcp_option::is_only_timestamps(&options[..]))?;
+    let payload_len = end.checked_sub(HEADERS + OPTIONS_LEN)? as u32;
+    Some((payload_len, tcp_translate::translate_timestamps(timestamps, hot, direction)))
 }
 
-/// Puts TOA into a segment that has this many bytes of room; the frame with it, and what the TCP checksum changes by.
-/// `None`, with nothing changed, if it does not fit.
-#[inline(always)]
-fn insert_toa<'a, P: Packet, const HEADERS: usize>(
-    packet: &'a mut P,
-    tuple: &Tuple,
-    timestamps: bool,
-    room: usize,
-    settings: &ToaSettings,
-) -> Option<(&'a mut [u8], Delta)> {
-    let v6 = HEADERS == HEADERS_V6;
-    let options_len = if timestamps { tcp_option::TIMESTAMPS_ALIGNED_LEN } else { 0 };
-    client_address::fits(tcp::HEADER_LEN + options_len, client_address::option_len(v6), 0, room).ok()?;
-    // Of a family that the compiler knows, as the lengths of the option and of all that moves for it.
-    let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
-    client_address::insert(packet, HEADERS - tcp::HEADER_LEN, v6, (&client, tuple.sport), settings).ok()
-}
+/// TOA has room beside the options that the lane knows.
+const _: () =
+    assert!(tcp_option::TIMESTAMPS_ALIGNED_LEN + client_address::option_len(true) <= tcp::OPTIONS_LEN_MAX);

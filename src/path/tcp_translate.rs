@@ -33,26 +33,23 @@ pub fn translate(header: &mut [u8], hot: &Hot, direction: Direction) -> Delta {
     delta
 }
 
-/// [`translate`] of a segment with ACK whose only option, if any, is timestamps in their usual layout.
+/// What [`translate`] does to timestamps that stand in their usual layout; where the session has none to translate the
+/// difference is 0.
 #[inline(always)]
-pub fn translate_plain(
-    fixed: &mut [u8; tcp::HEADER_LEN],
-    timestamps: Option<&mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN]>,
+pub fn translate_timestamps(
+    timestamps: &mut [u8; tcp_option::TIMESTAMPS_ALIGNED_LEN],
     hot: &Hot,
     direction: Direction,
 ) -> Delta {
-    let delta = translate_number(fixed, hot, direction);
-    let Some(timestamps) = timestamps else { return delta };
-    // Where the session has none to translate the difference is 0.
-    delta.combine(match direction {
+    match direction {
         Direction::Inbound => tcp_option::add_to_aligned_val(timestamps, hot.timestamp_delta),
         Direction::Outbound => tcp_option::take_from_aligned_ecr(timestamps, hot.timestamp_delta),
-    })
+    }
 }
 
-/// The client's sequence number, or the acknowledgement of it.
+/// What [`translate`] does to the fixed header of a segment with ACK: the client's sequence number, or the acknowledgement of it.
 #[inline(always)]
-fn translate_number(fixed: &mut [u8; tcp::HEADER_LEN], hot: &Hot, direction: Direction) -> Delta {
+pub fn translate_number(fixed: &mut [u8; tcp::HEADER_LEN], hot: &Hot, direction: Direction) -> Delta {
     let (old, new);
     match direction {
         Direction::Inbound => {
