@@ -58,9 +58,15 @@ def traces(lab):
     return found
 
 
+# Once somebody else's, a name stays so: the process may end, or only have got the number of one that left its files.
+FOREIGN = set()
+
+
 def somebody_elses(name):
-    """Whether a name bears the number of a process that runs: another program of DPDK on this machine."""
-    return any(os.path.exists(f"/proc/{number}") for number in re.findall(r"\d+", name) if number != str(os.getpid()))
+    """Whether a name bears the number of a process that runs, or ran: another program of DPDK on this machine."""
+    if any(os.path.exists(f"/proc/{number}") for number in re.findall(r"\d+", name) if number != str(os.getpid())):
+        FOREIGN.add(name)
+    return name in FOREIGN
 
 
 @pytest.fixture
