@@ -136,7 +136,7 @@ fn conformance_f3_errors_about_answers_reach_the_real_server() {
 fn conformance_f4_f9_errors_about_requests_reach_the_client() {
     for families in Families::ALL {
         let toa = "client_address = \"toa\"";
-        let of_another_kind = format!("{toa}\n[service.toa]\nkind = 200\nkind_v6 = 201");
+        let of_another_kind = format!("{toa}\n[service.toa]\nkind = 200\nkind_v6 = 253");
         for more in ["", toa, &of_another_kind] {
             let no_toa = more.is_empty();
             let mut rig = Rig::new(&families.config(2, "tcp", more));
