@@ -158,20 +158,20 @@ impl<P: Packet> Shard<P> {
             return Err(DropReason::SessionTableFull);
         }
         let pool = snapshot.pools[service.local_pool.index()].as_ref().ok_or(DropReason::NoLocalPort)?;
+        let ways = ((to_server, &rip), (to_client, &tuple.src));
         let mut legacy = None;
         let lease = match self.pools.lease(pool, tuple.protocol, &rip, rport) {
             Ok(lease) => lease,
-            Err(refused) => match self.take_over(turn, pool, tuple.protocol, (&rip, rport), refused) {
-                Some((lease, left)) => {
-                    legacy = Some(left);
-                    lease
-                }
-                None => {
-                    let passed_on = self.passes_on(parsed);
-                    self.real_servers[real_server.id.index()].no_local_port += u64::from(!passed_on);
-                    return Err(DropReason::NoLocalPort);
-                }
-            },
+            Err(refused) => {
+                let (lease, left) = self
+                    .take_over(turn, pool, (tuple.protocol, rport), ways, refused)
+                    .inspect_err(|&reason| {
+                        let counts = reason == DropReason::NoLocalPort && !self.passes_on(parsed);
+                        self.real_servers[real_server.id.index()].no_local_port += u64::from(counts);
+                    })?;
+                legacy = Some(left);
+                lease
+            }
         };
 
         // What the outbound key needs is on its way while everything else is found out and written down.
@@ -179,7 +179,7 @@ impl<P: Packet> Shard<P> {
             Tuple { src: rip, dst: lease.lip, sport: rport, dport: lease.lport, protocol: tuple.protocol };
         let outbound_hash = self.sessions.prefetch_insert(&outbound);
         let next_hops = self
-            .next_hops(turn, (to_server, &rip), (to_client, &tuple.src))
+            .next_hops(turn, ways.0, ways.1)
             .inspect_err(|_| self.pools.release(lease.slot, lease.lport))?;
         let tick = turn.now.tick();
         let beginning = match tuple.protocol {
@@ -298,26 +298,31 @@ impl<P: Packet> Shard<P> {
         })
     }
 
-    /// The lease of a session that is over and still remembered, where no other is free.
+    /// The lease of a session that is over and still remembered, where no other is free. Nothing may refuse afterwards that
+    /// can be asked before: a lease given back would go to the next without what is remembered.
     #[cold]
     #[inline(never)]
     fn take_over<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         pool: &LocalPool,
-        protocol: Protocol,
-        (rip, rport): (&Address, u16),
+        (protocol, rport): (Protocol, u16),
+        (to_server, to_client): ((&NextHop, &Address), (&NextHop, &Address)),
         refused: LeaseError,
-    ) -> Option<(Lease, Legacy)> {
+    ) -> Result<(Lease, Legacy), DropReason> {
+        let rip = to_server.1;
         if refused == LeaseError::NoAddressOfFamily {
-            return None;
+            return Err(DropReason::NoLocalPort);
         }
-        let finished = self.pools.reclaim_candidate(pool.id, protocol, rip, rport)?;
+        let finished =
+            self.pools.reclaim_candidate(pool.id, protocol, rip, rport).ok_or(DropReason::NoLocalPort)?;
+        let next_hops = self.next_hops(turn, to_server, to_client)?;
+        next_hops.into_iter().for_each(|next_hop| self.neighbours.release(next_hop));
         let legacy = self.legacy(finished);
         self.counters.leases_taken_over += 1;
         self.end_session_for_takeover(turn, finished);
-        let lease = self.pools.lease(pool, protocol, rip, rport).ok()?;
-        Some((lease, legacy))
+        let lease = self.pools.lease(pool, protocol, rip, rport).map_err(|_| DropReason::NoLocalPort)?;
+        Ok((lease, legacy))
     }
 
     fn legacy(&self, index: SessionIndex) -> Legacy {

@@ -244,13 +244,21 @@ mod tests {
     #[test]
     fn what_is_remembered_of_two_hosts_is_told_of_no_others() {
         let mut generator = generator();
+        let v6 = |end: [u8; 2]| Address::from_v6([&[0xfd; 14][..], &end].concat().try_into().unwrap());
         // far more than there are places for, each asked twice
         for host in (0..4 * PAIRS as u32).chain(0..4 * PAIRS as u32) {
             let [.., high, low] = host.to_be_bytes();
-            let lease = Tuple { dst: Address::from_v4([10, 3, high, low]), ..lease(2000) };
-            let fresh = IsnGenerator::new(*b"sixteen bytes ok").hashes(&lease);
-            assert_eq!(generator.hashes(&lease), fresh, "{lease:?}");
-            assert_eq!(generator.hashes(&lease), fresh, "{lease:?}");
+            let (host, lease) = (Address::from_v4([10, 3, high, low]), lease(2000));
+            for lease in [
+                Tuple { dst: host, ..lease },
+                Tuple { src: host, ..lease },
+                Tuple { src: v6([0; 2]), dst: v6([high, low]), ..lease },
+                Tuple { src: v6([high, low]), dst: v6([0; 2]), ..lease },
+            ] {
+                let fresh = IsnGenerator::new(*b"sixteen bytes ok").hashes(&lease);
+                assert_eq!(generator.hashes(&lease), fresh, "{lease:?}");
+                assert_eq!(generator.hashes(&lease), fresh, "{lease:?}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use fullnat::session::{Flags, State};
 use fullnat::wire::Protocol;
 
 use crate::rig::conversation::Conversation;
-use crate::rig::frame::{ACK, FIN, PSH, RST, SYN};
+use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment};
 use crate::rig::{Families, Rig, one};
 use crate::tcp::Numbers;
 
@@ -58,6 +58,23 @@ fn conformance_i18_i23_an_acknowledgement_of_early_data_opens_the_session_too() 
     }
 }
 
+/// RFC 7413: the real server acknowledges what came with the SYN.
+#[test]
+fn conformance_i18_i23_an_answer_to_data_that_came_with_the_syn_opens_the_session_too() {
+    for families in Families::ALL {
+        let mut rig = Rig::new(&families.config(1, "tcp", ""));
+        // With a neighbour in use the next one leaves by the short way.
+        Conversation::begin(&mut rig, families, 4999);
+        let (client, vip) = ((families.client(), 5000), families.vip_end());
+        let syn = Segment::new(client, vip, SYN, 70, 0).payload(b"hello");
+        let flow = Conversation::of_syn(&one(rig.client(&syn.packet())), client, vip, 70);
+        flow.reply(&mut rig, SYN | ACK, 0, 6);
+        flow.send(&mut rig, ACK, 6, 1);
+        assert_eq!(flow.state(&rig), Some(State::Established));
+        rig.finish();
+    }
+}
+
 /// A lease's last user was open at the real server when it gave the port back; its SYN-ACK comes late.
 #[test]
 fn conformance_i13_a_syn_ack_for_another_connection_is_the_clients_to_judge() {
@@ -68,9 +85,7 @@ fn conformance_i13_a_syn_ack_for_another_connection_is_the_clients_to_judge() {
             let seen = flow.reply(&mut rig, SYN | ACK, 0x1000_0000, ack);
             assert!(!has(&rig, &flow, Flags::ANSWERED), "ack {ack}");
             // The client refuses it, and the refusal gets through.
-            one(rig.client(
-                &crate::rig::frame::Segment::new(flow.client, flow.vip, RST, seen.ack(), 0).packet(),
-            ));
+            one(rig.client(&Segment::new(flow.client, flow.vip, RST, seen.ack(), 0).packet()));
             flow.send(&mut rig, ACK, 1, 0x1000_0001);
             assert_eq!(flow.state(&rig), Some(State::SynRecv));
         }

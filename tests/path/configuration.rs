@@ -80,7 +80,7 @@ fn conformance_m1_what_is_added_later_serves_while_what_was_there_is_busy() {
     }
 }
 
-/// A number that was another real server's begins to count anew.
+/// A number that was another real server's begins to count anew, and is told of clients as its service says.
 #[test]
 fn a_new_real_server_inherits_no_counts() {
     for families in Families::ALL {
@@ -93,13 +93,16 @@ fn a_new_real_server_inherits_no_counts() {
         rig.pass_ticks(30 * fullnat::clock::Tick::PER_SECOND);
         assert_eq!(rig.sessions(), 0);
         rig.retire();
-        rig.apply(&config.replace(":8080", ":8081"));
+        rig.apply(&families.config(2, "tcp", "client_address = \"toa\"").replace(":8080", ":8081"));
         let taken = rig.snapshot().real_servers[server].as_ref().unwrap();
         assert_eq!(taken.port, Some(8081), "the number was given away again");
         for engine in &rig.engines {
             let counters = &engine.real_servers()[server];
             assert_eq!((counters.sessions, counters.traffic[0].packets, counters.removed), (0, 0, false));
         }
+        let syn = Segment::new((families.client(), 2), families.vip_end(), SYN, 1, 0);
+        let seen = one(rig.client(&syn.packet()));
+        assert_eq!(seen.toa(254), Some((families.client(), 2)));
         rig.finish();
     }
 }

@@ -135,8 +135,10 @@ fn conformance_f3_errors_about_answers_reach_the_real_server() {
 #[test]
 fn conformance_f4_f9_errors_about_requests_reach_the_client() {
     for families in Families::ALL {
-        for no_toa in [true, false] {
-            let more = if no_toa { "" } else { "client_address = \"toa\"" };
+        let toa = "client_address = \"toa\"";
+        let of_another_kind = format!("{toa}\n[service.toa]\nkind = 200\nkind_v6 = 253");
+        for more in ["", toa, &of_another_kind] {
+            let no_toa = more.is_empty();
             let mut rig = Rig::new(&families.config(2, "tcp", more));
             let flow = Conversation::open(&mut rig, families, 5000);
             let payload = [9; 100];

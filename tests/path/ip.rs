@@ -180,11 +180,16 @@ fn conformance_c5_d7_martian_sources_are_dropped() {
 fn conformance_c6_c7_our_own_and_misplaced_sources_are_dropped() {
     for families in [Families::V4, V6] {
         let mut rig = Rig::new(&families.config(2, "tcp", ""));
-        let lip = if families.server_v6 { ip("2001:db8:2::100") } else { ip("10.2.0.100") };
+        let [lip, own] = match families.server_v6 {
+            true => ["2001:db8:2::100", "2001:db8:1::fe"],
+            false => ["10.2.0.100", "10.1.0.254"],
+        }
+        .map(ip);
         let from = |source, sport| Segment::new((source, sport), (families.vip(), 80), SYN, 1, 0).packet();
         for (source, sport, reason) in [
             (families.vip(), 80, "land"),
             (families.vip(), 5000, "land"),
+            (own, 5000, "ip_spoofed_source"),
             (lip, 5000, "ip_spoofed_source"),
             (families.rip(), 5000, "ip_spoofed_source"),
         ] {
@@ -194,6 +199,18 @@ fn conformance_c6_c7_our_own_and_misplaced_sources_are_dropped() {
         // The same real server from its own side is a client like any other.
         rig.hairpin = true;
         assert_eq!(one(rig.server(&from(families.rip(), 5000))).flags(), SYN);
+        rig.finish();
+
+        // What is ours is nobody else's wherever it comes from, whichever route would lead there.
+        let anywhere =
+            families.config(2, "tcp", "").replace("mtu = 1500", "mtu = 1500\nreverse_path_filter = false");
+        let far = if families.client_v6 { "2001:db8:9::1" } else { "10.9.0.1" };
+        let second = service("tcp", far, &families.rip().to_string(), "").replace("\"web\"", "\"two\"");
+        let mut rig = Rig::new(&(anywhere + &second));
+        for source in [own, lip, ip(far)] {
+            let out = rig.client(&from(source, 5000));
+            rig.only_drop(&out, "ip_spoofed_source");
+        }
         rig.finish();
     }
 }

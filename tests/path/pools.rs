@@ -264,3 +264,33 @@ fn a_neighbour_table_of_one_refuses_rather_than_mixes_up() {
     rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.neighbour_table_full", 1)]);
     rig.finish();
 }
+
+/// What is refused ends no session: a lease that a real server remembers stays with those who know its numbers.
+#[test]
+fn a_lease_is_not_taken_over_for_a_client_that_no_neighbour_entry_is_left_for() {
+    let families = Families::V4;
+    let config = base(1)
+        + &service("tcp", "10.1.0.100", "10.2.0.11", "")
+        + &service("udp", "10.1.0.100", "10.2.0.11", "").replace("\"web\"", "\"two\"");
+    let options = Options { neighbours_max: 2, ..Options::default() };
+    let mut rig = Rig::with(&small_pool(&config, 1), options);
+    // It holds both entries.
+    one(rig.client(&udp((families.client(), 1), families.vip_end(), b"x")));
+    let flow = Conversation::open(&mut rig, families, 5000);
+    flow.reply(&mut rig, FIN | ACK, 1, 1);
+    flow.send(&mut rig, FIN | ACK, 1, 2);
+    flow.reply(&mut rig, ACK, 2, 2);
+    assert_eq!(flow.state(&rig), Some(State::TimeWait));
+    rig.mark();
+
+    let syn = Segment::new((ip("10.1.0.2"), 5000), families.vip_end(), SYN, 70, 0);
+    assert_eq!(one(rig.client(&syn.packet())).tcp(), (RST | ACK, 0, 71));
+    rig.moved(&[("received", 1), ("originated", 1), ("transmitted", 1), ("drop.neighbour_table_full", 1)]);
+    assert_eq!(flow.state(&rig), Some(State::TimeWait));
+
+    let next = Conversation::open(&mut rig, families, 5001);
+    assert_eq!(next.lip, flow.lip);
+    let beyond = next.gateway_isn.wrapping_sub(flow.gateway_isn.wrapping_add(2));
+    assert!((1..1 << 31).contains(&beyond), "the real server in TIME_WAIT accepts only what lies beyond");
+    rig.finish();
+}

@@ -4,7 +4,7 @@ use fullnat::path::heap::Shape;
 
 use crate::rig::conversation::{CLIENT_ISN, Conversation};
 use crate::rig::frame::{ACK, FIN, PSH, RST, SYN, Segment};
-use crate::rig::seen::options;
+use crate::rig::seen::{Seen, options};
 use crate::rig::{Families, Rig, one};
 
 const TOA: &str = "client_address = \"toa\"";
@@ -57,6 +57,30 @@ fn conformance_j1_data_that_comes_with_the_syn_ack_ends_toa_once_acknowledged() 
         one(rig.server(&flow.outbound(SYN | ACK, 0, 1).payload(b"hello").packet()));
         assert_eq!(flow.send(&mut rig, ACK, 1, 1).toa(254), Some(flow.client), "the SYN alone");
         assert_eq!(flow.send(&mut rig, ACK, 1, 6).toa(254), None);
+        rig.finish();
+    }
+}
+
+#[test]
+fn conformance_j1_timestamps_behind_toa_are_those_of_the_gateway() {
+    let timestamps = |val: u32| [&[1, 1, 8, 10][..], &val.to_be_bytes(), &[0, 0, 0, 9]].concat();
+    for families in Families::ALL {
+        let mut rig = Rig::new(&families.config(2, "tcp", TOA));
+        let (client, vip) = ((families.client(), 5000), families.vip_end());
+        let syn = Segment::new(client, vip, SYN, CLIENT_ISN, 0).options(&timestamps(100));
+        let seen = one(rig.client(&syn.packet()));
+        let stamp = |seen: &Seen| {
+            assert_eq!(seen.toa(254), Some(client));
+            let behind = &seen.options()[len(families)..];
+            assert_eq!((behind.len(), &behind[..4]), (12, &[1, 1, 8, 10][..]));
+            u32::from_be_bytes(behind[4..8].try_into().unwrap())
+        };
+        let base = stamp(&seen);
+        assert_ne!(base, 100);
+        let flow = Conversation::of_syn(&seen, client, vip, CLIENT_ISN);
+        flow.shake(&mut rig);
+        let data = flow.inbound(ACK | PSH, 1, 1).options(&timestamps(107)).payload(b"request");
+        assert_eq!(stamp(&one(rig.client(&data.packet()))), base.wrapping_add(7));
         rig.finish();
     }
 }
