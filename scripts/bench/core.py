@@ -33,12 +33,13 @@ def mark(found, history):
     if not speeds:
         return
     cpu = found[0]["machine"]["cpu"]
-    known = (line["core"]["speed"] / line["core"]["share"] for line in history if line.get("core") and line["cpu"] == cpu)
+    known = (line["core"]["fastest"] for line in history if line.get("core") and line["cpu"] == cpu)
     fastest = max([*speeds, *known])
     for entry in found:
         if of_entry := _speeds(entry):
             now = statistics.median(of_entry)
-            entry["core"] = {"speed": rounded(now), "share": round(now / fastest, 2), **_at_full(entry, fastest)}
+            entry["core"] = {"speed": rounded(now), "fastest": rounded(fastest), "share": round(now / fastest, 2),
+                             **_at_full(entry, fastest)}
 
 
 def _speeds(entry):

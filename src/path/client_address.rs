@@ -36,10 +36,25 @@ pub fn erase_forged(segment: &mut [u8], kinds: &[u8]) -> Delta {
     tcp_option::erase_kind(&mut segment[tcp::HEADER_LEN..], kinds).unwrap_or_default()
 }
 
-/// Whether this inbound segment shall carry TOA; ends the session's TOA phase when the client has acknowledged the
-/// real server's first payload byte: one that the real server has sent, or a client could end it before it began.
+/// The settings by which this inbound segment shall carry TOA, if it shall. A service that has ceased to tell does not
+/// begin again in the middle of a connection.
 #[inline]
-pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSettings) -> bool {
+pub fn due(
+    hot: &mut Hot,
+    cold: &Cold,
+    segment: &Segment,
+    settings: Option<ToaSettings>,
+) -> Option<ToaSettings> {
+    if settings.is_none() {
+        hot.flags.clear(Flags::TOA);
+    }
+    settings.filter(|settings| hot.flags.has(Flags::TOA) && is_due(hot, cold, segment, settings))
+}
+
+/// Whether an inbound segment of a session in its TOA phase shall carry TOA; ends the phase when the client has acknowledged
+/// the real server's first payload byte: one that the real server has sent, or a client could end it before it began.
+#[inline]
+fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSettings) -> bool {
     if segment.flags & tcp::RST != 0 {
         return false;
     }
@@ -57,7 +72,6 @@ pub fn is_due(hot: &mut Hot, cold: &Cold, segment: &Segment, settings: &ToaSetti
 /// server's there is none that could, which the hot line knows.
 fn ends_by(hot: &mut Hot, cold: &Cold, ack: u32) -> bool {
     let acknowledges = hot.flags.has(Flags::SERVER_DATA)
-        && hot.flags.has(Flags::ANSWERED)
         && tcp::seq_after(ack, cold.server_isn.wrapping_add(1))
         && !tcp::seq_after(ack, hot.next_seq_outbound);
     if acknowledges {

@@ -213,9 +213,10 @@ impl<P: Packet> Shard<P> {
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
         let settings = self.real_servers[hot.real_server as usize].toa;
-        let carries_toa = direction == Direction::Inbound && hot.flags.has(Flags::TOA);
-        let toa =
-            settings.filter(|settings| carries_toa && client_address::is_due(hot, cold, &segment, settings));
+        let toa = match direction {
+            Direction::Inbound => client_address::due(hot, cold, &segment, settings),
+            Direction::Outbound => None,
+        };
         let state = hot.state;
         match tracked {
             Tracked::Forward => {}

@@ -95,9 +95,11 @@ fn conformance_j1_a_new_configuration_reaches_those_still_to_be_told() {
         rig.apply(&config(&format!("{TOA}\n[service.toa]\nkind = 28\nkind_v6 = 253")));
         let kind = if families.client_v6 { 253 } else { 28 };
         assert_eq!(flow.send(&mut rig, ACK, 1, 1).toa(kind), Some(flow.client));
-        rig.apply(&config(""));
-        let seen = flow.send(&mut rig, ACK, 1, 1);
-        assert!(seen.options().is_empty());
+        for config in [config(""), config(TOA)] {
+            rig.apply(&config);
+            let seen = flow.send(&mut rig, ACK, 1, 1);
+            assert!(seen.options().is_empty(), "told no more, and not again in the middle");
+        }
         rig.finish();
     }
 }

@@ -76,7 +76,8 @@ fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
 fn core(core: &Value) -> String {
     let mut cell = number(&core["share"]);
     if core["ratio"].is_number() {
-        let _ = write!(cell, "; {} in {} rounds at 1", number(&core["ratio"]), number(&core["rounds"]));
+        let _ =
+            write!(cell, "; {} in {} rounds at full speed", number(&core["ratio"]), number(&core["rounds"]));
     }
     cell
 }
@@ -118,7 +119,7 @@ fn only_the_last_record_of_a_case_is_shown() {
     let mut last = entry("2T", "a", 12_345.0);
     last["core"] = serde_json::json!({"speed": 1.3, "share": 0.52, "ratio": 0.75, "rounds": 4});
     let table = figures(&[entry("1T", "a", 1.5), entry("1T", "b", 2.0), last]);
-    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** | 0.52; 0.75 in 4 rounds at 1 |";
+    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** | 0.52; 0.75 in 4 rounds at full speed |";
     assert!(table.contains(row), "{table}");
     assert!(table.contains("| `b` |") && !table.contains("1.5"), "{table}");
     assert!(table.contains("* b: `scripts/bench.sh`, commit c0ffee, a CPU, 1"), "{table}");
