@@ -221,7 +221,6 @@ impl<P: Packet> Shard<P> {
         let ip_len = plain::ip_len(headers);
         let (mut len_behind, mut delta) = (ip_len, Delta::default());
         if TCP {
-            let hot = self.sessions.hot(index);
             let toa = if IN && hot.flags.has(Flags::TOA) {
                 let room = (lane.gate.mtu() - ip_len).min(headroom);
                 let due = TOA && client_address::is_due_anyway(hot.flags) && toa_len <= room;
