@@ -1,12 +1,13 @@
-//! Binds libdpdk when the feature `dpdk` is on: compiles the shim, makes the bindings, links the shared libraries.
+//! Binds libdpdk when the feature `dpdk` is on: compiles the shim, makes the bindings, links the libraries.
 //!
 //! The raw answer of `pkg-config --cflags libdpdk` goes to the C compiler and to bindgen: it carries
 //! `-include rte_config.h` and `-march=...`, which decide over layouts and which the crate `pkg-config` leaves out.
-//! DPDK is linked shared: its drivers are plug-ins that a distribution installs and the EAL loads at run time.
+//! An optimised `fullnatd` has DPDK and its drivers within; see [`link`].
 //!
 //! With the feature `toa-receiver` clang compiles the real server's eBPF programs. Where it cannot, a warning says so, all
 //! the rest is built, and `fullnat-toa` says so too.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
@@ -71,6 +72,12 @@ const OPAQUE: &[&str] = &[
     "rte_l2tpv2_combined_msg_hdr",
 ];
 
+/// How the names of the drivers begin that a gateway may need: of buses, of memory pools, of ports.
+const DRIVERS: [&str; 3] = ["bus_", "mempool_", "net_"];
+
+/// The variable that says whether `fullnatd` has DPDK within (`static`) or loads it (`shared`).
+const LINKING: &str = "FULLNAT_DPDK";
+
 /// The constants of `ffi/dpdk.h`.
 const CONSTANTS: &[&str] = &[
     "MBUF_.*",
@@ -87,7 +94,7 @@ const CONSTANTS: &[&str] = &[
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=ffi");
-    for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH", "LIBCLANG_PATH", "CLANG"] {
+    for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH", "LIBCLANG_PATH", "CLANG", LINKING] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     if std::env::var_os("CARGO_FEATURE_TOA_RECEIVER").is_some() {
@@ -96,12 +103,11 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_DPDK").is_none() {
         return;
     }
-    let cflags = pkg_config("--cflags");
-    let libs = pkg_config("--libs");
+    let cflags = pkg_config(&["--cflags"]);
+    link();
     // First: what misses libclang shall read so, not the C compiler's settings.
     bind(&cflags);
     compile_shim(&cflags);
-    link(&libs);
 }
 
 /// Ends the build with one sentence.
@@ -188,9 +194,9 @@ fn compile_program(source: &str, definitions: &[&str], object: &Path) -> Result<
 }
 
 /// What `pkg-config` says of libdpdk, one word each.
-fn pkg_config(question: &str) -> Vec<String> {
+fn pkg_config(question: &[&str]) -> Vec<String> {
     let program = std::env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
-    let output = match Command::new(&program).args([question, "libdpdk >= 22.11"]).output() {
+    let output = match Command::new(&program).args(question).arg("libdpdk >= 22.11").output() {
         Ok(output) => output,
         Err(_) => fail("pkg-config was not found: install it (Debian, Ubuntu: apt-get install pkg-config)"),
     };
@@ -265,13 +271,77 @@ fn bind(cflags: &[String]) {
 }
 
 /// Links what is used and no more: `fullnatctl` must run where DPDK is not installed.
-fn link(libs: &[String]) {
+///
+/// An optimised `fullnatd` has DPDK and its drivers within: what they keep for each thread is an address then, and a call
+/// into another library otherwise, for every buffer that a driver frees. A debug build loads the libraries that the
+/// distribution has installed, the drivers as plug-ins. [`LINKING`] asks for either.
+fn link() {
+    println!("cargo::rustc-check-cfg=cfg(dpdk_within)");
     println!("cargo::rustc-link-arg=-Wl,--as-needed");
-    for word in libs {
+    for word in pkg_config(&["--libs"]) {
         if let Some(directory) = word.strip_prefix("-L") {
             println!("cargo::rustc-link-search=native={directory}");
         } else if let Some(library) = word.strip_prefix("-l") {
             println!("cargo::rustc-link-lib=dylib={library}");
         }
     }
+    if is_dpdk_within() {
+        println!("cargo::rustc-cfg=dpdk_within");
+        for argument in archives(&pkg_config(&["--static", "--libs"])) {
+            println!("cargo::rustc-link-arg-bin=fullnatd={argument}");
+        }
+    }
+}
+
+/// Whether `fullnatd` is to have DPDK within. Not every distribution has it as archives.
+fn is_dpdk_within() -> bool {
+    let there = is_installed("librte_eal.a");
+    match std::env::var(LINKING).as_deref() {
+        Ok("static") if !there => fail(&format!(
+            "{LINKING}=static, but DPDK is not installed as archives (librte_*.a): build it with \
+             -Ddefault_library=both, or leave {LINKING} out to load it as shared libraries"
+        )),
+        Ok("static") => true,
+        Ok("shared") => false,
+        Ok(other) => fail(&format!("{LINKING}={other}: say `static` or `shared`, or leave it out")),
+        Err(_) if std::env::var("PROFILE").is_ok_and(|profile| profile == "debug") => false,
+        Err(_) if !there => {
+            println!(
+                "cargo::warning=DPDK is not installed as archives (librte_*.a), so fullnatd will load it as shared \
+                 libraries, at about a tenth of its packet rate; {LINKING}=shared accepts that"
+            );
+            false
+        }
+        Err(_) => true,
+    }
+}
+
+/// What the linker is told to put DPDK into a program: of the drivers and the libraries all, because they announce
+/// themselves to the EAL before `main`; of what some drivers share what these need; of all other libraries the shared ones.
+fn archives(words: &[String]) -> Vec<String> {
+    let archives = |begins: &[&str]| {
+        let of_these = |name: &&str| begins.iter().any(|begin| name.starts_with(begin));
+        let named = words.iter().filter_map(|word| word.strip_prefix("-l:librte_"));
+        named.filter(of_these).map(|name| format!("-l:librte_{name}")).collect::<Vec<_>>()
+    };
+    let libraries = words.iter().filter_map(|word| word.strip_prefix("-lrte_"));
+    let others: BTreeSet<&str> = words.iter().filter_map(|word| word.strip_prefix("-l")).collect();
+    let others = others.into_iter().filter(|name| !name.starts_with(':') && !name.starts_with("rte_"));
+
+    let mut arguments = vec!["-Wl,--whole-archive".to_owned()];
+    arguments.extend(archives(&DRIVERS));
+    arguments.extend(libraries.map(|name| format!("-l:librte_{name}.a")));
+    arguments.push("-Wl,--no-whole-archive".to_owned());
+    arguments.extend(archives(&["common_"]));
+    // pkg-config names as well what those libraries were linked with, whose development packages may be missing.
+    arguments
+        .extend(others.filter(|name| is_installed(&format!("lib{name}.so"))).map(|name| format!("-l{name}")));
+    arguments
+}
+
+/// Whether the C compiler would find a library's file.
+fn is_installed(file: &str) -> bool {
+    let compiler = cc::Build::new().get_compiler();
+    let output = compiler.to_command().arg(format!("-print-file-name={file}")).output();
+    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
 }

@@ -69,7 +69,7 @@ pub enum DeviceError {
         capability: &'static str,
     },
     /// The driver is not installed or not known.
-    #[error("device {device}: DPDK has no driver {driver}; is its package installed (Debian: librte-net-*)?")]
+    #[error("device {device}: DPDK has no driver {driver}; {}", WHERE_DRIVERS_ARE)]
     NoDriver {
         /// the device
         device: String,
@@ -85,6 +85,13 @@ pub enum DeviceError {
         reason: String,
     },
 }
+
+/// What to look at when a driver is missing.
+const WHERE_DRIVERS_ARE: &str = if cfg!(dpdk_within) {
+    "is it misspelt? fullnatd has those within that DPDK had when it was built"
+} else {
+    "is its package installed (Debian: librte-net-*)?"
+};
 
 /// What a device can do, asked before it is configured.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -251,6 +251,12 @@ def test_what_check_cannot_say_is_no_success(lab):
     assert "cannot write the output" in said, said
 
 
+def test_it_has_dpdk_within(gateway):
+    """Loaded beside it as well, as a driver's plug-in would, DPDK would be there twice."""
+    mapped = pathlib.Path(f"/proc/{gateway.process.pid}/maps").read_text()
+    assert "libpcap" in mapped and "librte" not in mapped
+
+
 def test_a_second_gateway_on_the_same_socket_is_refused(gateway, lab):
     settings = gateways.config(eal=["--no-pci", "--no-huge", "-m", "256", f"--file-prefix=fn-{os.getpid()}-b"])
     path = lab.directory / "second.toml"

@@ -1,5 +1,6 @@
-//! What the build ends with where something is missing: one sentence that names what to install. The build script itself
-//! runs, as cargo has compiled it for this very test, in an environment where the thing cannot be found.
+//! What the build script says: where something is missing one sentence that names what to install, else how DPDK is
+//! linked. The script itself runs, as cargo has compiled it for this very test, in an environment where a thing cannot be
+//! found.
 #![cfg(feature = "dpdk")]
 
 use std::path::PathBuf;
@@ -35,10 +36,11 @@ fn run(environment: &[(&str, &str)]) -> Output {
 /// Its output, and a file that it wrote.
 fn run_and_read(environment: &[(&str, &str)], file: &str) -> (Output, String) {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let out = std::env::temp_dir().join(format!("fullnat-build-refusals-{}-{}", std::process::id(), next()));
+    let out = std::env::temp_dir().join(format!("fullnat-build-script-{}-{}", std::process::id(), next()));
     std::fs::create_dir_all(&out).expect("a folder");
     let output = Command::new(build_script())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("FULLNAT_DPDK")
         .env("OUT_DIR", &out)
         .envs([("CARGO_FEATURE_DPDK", "1"), ("OPT_LEVEL", "0"), ("DEBUG", "false")])
         .envs([("TARGET", &target), ("HOST", &target)])
@@ -132,4 +134,73 @@ fn with_clang_there_are_objects_for_tcp_and_udp_the_richest_first() {
     for (at, richest) in [(0, "toa-full.o"), (3, "uoa-full.o")] {
         assert!(objects[at].contains("lacks: &[]") && objects[at].contains(richest), "{table}");
     }
+}
+
+/// What the linker is told for `fullnatd` alone.
+fn told_for_fullnatd(said: &str) -> Vec<&str> {
+    said.lines().filter_map(|line| line.strip_prefix("cargo::rustc-link-arg-bin=fullnatd=")).collect()
+}
+
+fn said(environment: &[(&str, &str)]) -> String {
+    let output = run(environment);
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn an_optimised_fullnatd_has_dpdk_and_its_drivers_within() {
+    for environment in
+        [[("PROFILE", "release"), ("OPT_LEVEL", "3")], [("PROFILE", "debug"), ("FULLNAT_DPDK", "static")]]
+    {
+        let said = said(&environment);
+        let told = told_for_fullnatd(&said);
+        let at = |argument: &str| told.iter().position(|told| *told == argument).expect(argument);
+        let whole = at("-Wl,--whole-archive")..at("-Wl,--no-whole-archive");
+        for archive in
+            ["net_pcap", "net_af_packet", "net_ice", "bus_vdev", "bus_pci", "mempool_ring", "eal", "ethdev"]
+        {
+            assert!(whole.contains(&at(&format!("-l:librte_{archive}.a"))), "{archive}");
+        }
+        assert!(
+            at("-l:librte_common_mlx5.a") > whole.end && at("-lpcap") > whole.end && at("-lnuma") > whole.end
+        );
+        assert!(!told.iter().any(|argument| argument.contains("crypto_") || argument.contains("event_")));
+        assert!(said.contains("cargo::rustc-cfg=dpdk_within") && !said.contains("cargo::warning"));
+    }
+}
+
+#[test]
+fn a_debug_build_and_one_that_is_told_so_load_dpdk() {
+    for environment in [&[("PROFILE", "debug")][..], &[("PROFILE", "release"), ("FULLNAT_DPDK", "shared")]] {
+        let said = said(environment);
+        assert_eq!(told_for_fullnatd(&said), [""; 0]);
+        assert!(said.contains("cargo::rustc-link-lib=dylib=rte_eal"));
+        assert!(!said.contains("cargo::rustc-cfg=dpdk_within") && !said.contains("cargo::warning"));
+    }
+}
+
+/// A C compiler that finds no archive.
+const NO_ARCHIVES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cc-without-archives");
+
+#[test]
+fn without_archives_dpdk_is_loaded_and_the_build_says_what_that_costs() {
+    let said = said(&[("PROFILE", "release"), ("CC", NO_ARCHIVES)]);
+    assert_eq!(told_for_fullnatd(&said), [""; 0]);
+    let warnings: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("cargo::warning=")).collect();
+    assert!(warnings.len() == 1 && warnings[0].starts_with("DPDK is not installed as archives"), "{said}");
+}
+
+#[test]
+fn linking_that_cannot_be_is_refused() {
+    let sentence = refusal(&[("FULLNAT_DPDK", "static"), ("CC", NO_ARCHIVES)]);
+    assert!(
+        sentence.contains("not installed as archives") && sentence.contains("-Ddefault_library=both"),
+        "{sentence}"
+    );
+    let sentence = refusal(&[("FULLNAT_DPDK", "dynamic")]);
+    assert!(
+        sentence.contains("FULLNAT_DPDK=dynamic") && sentence.contains("`static` or `shared`"),
+        "{sentence}"
+    );
 }
