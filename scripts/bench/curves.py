@@ -47,13 +47,20 @@ def _sessions(entry):
 
 
 def _forward(axes, entries):
-    ours = _series(entries, lambda entry: f"fullnatd, {entry['params']['kind']}", _sessions,
-                   lambda entry: entry["value"] / 1e6)
-    _lines(axes, {name: sorted(dict(points).items()) for name, points in ours.items()})
-    _lines(axes, _series(entries, lambda entry: f"{entry['reference']}, {entry['params']['kind']}", _sessions,
-                         lambda entry: entry["reference_value"] / 1e6), linestyle="--")
+    """A colour for every kind of frames, a style of line for who forwards them."""
+    entries = [entry for entry in entries if "compared" not in entry["params"]]
+    kinds = list(dict.fromkeys(entry["params"]["kind"] for entry in entries))
+    for at, kind in enumerate(kinds):
+        of_kind, style = [entry for entry in entries if entry["params"]["kind"] == kind], {"color": f"C{at}"}
+        ours = _series(of_kind, lambda _: f"fullnatd, {kind}", _sessions, lambda entry: entry["value"] / 1e6)
+        _lines(axes, {name: sorted(dict(points).items()) for name, points in ours.items()}, **style)
+        theirs = _series(of_kind, lambda entry: f"{entry['reference']}, {kind}", _sessions,
+                         lambda entry: entry["reference_value"] / 1e6)
+        for line, (name, points) in zip(("--", ":"), theirs.items()):
+            _lines(axes, {name: points}, linestyle=line, **style)
     axes.set(xscale="log", ylim=(0, None), xlabel="live sessions, drawn uniformly at random",
-             ylabel="million packets per second, one core", title="forward: UDP of 64 and TCP of 66 bytes, net_pcap")
+             ylabel="million packets per second, one core",
+             title="forward: UDP of 64 bytes, TCP of 66 and 86 (IPv6), net_pcap")
 
 
 def _cycles(axes, entries):
