@@ -106,7 +106,8 @@ def test_the_configuration_fits_the_frames(kind):
     of = traffic.family(kind)
     frame = traffic.FRAMES[kind](0, of)
     vip = ipaddress.ip_address(frame[of.destination])
-    assert service["listen"] == traffic.with_port(str(vip), struct.unpack_from("!H", frame, of.l4_at + 2)[0])
+    port = struct.unpack_from("!H", frame, of.l4_at + 2)[0]
+    assert service["listen"] == (f"{vip}:{port}" if kind.endswith("4") else f"[{vip}]:{port}")
     assert service["protocol"] == {17: "udp", 6: "tcp"}[frame[of.protocol_at]]
     assert service["client_address"] == "toa"
     assert [port["name"] for port in toml["port"]] == ["wire", "side"]
