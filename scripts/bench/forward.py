@@ -6,7 +6,6 @@ ports) and io on the same vdev and file.
 """
 
 import contextlib
-import statistics
 import sys
 import time
 
@@ -16,12 +15,14 @@ import poller
 import traffic
 from machine import ROOT, say
 from poller import wait_until
-from results import paired, result, summary
+from results import result
 from rig.netns import Namespace, link, set_offloads
 
 # Buffers beside those that hold the file: rings, caches, what is under way.
 WORKING_SET = 8192
 SIDE_BUFFERS = 16384
+# Moments in which a neighbour takes half of the core are fewer in a short turn.
+TURN_SECS = 0.3
 SESSIONS = [1, 1_000, 100_000, 1_000_000]
 GOALS = {1_000: (">=", 0.75, "ratio"), 1_000_000: (">=", 0.75, "ratio")}
 SIDE_DEVICE = "net_af_packet0,iface=side,framecnt=4096,qdisc_bypass=1"
@@ -40,15 +41,12 @@ def _one(context, kind, sessions):
         bed.add_gateway("fullnatd")
         for mode in ("5tswap", "io"):
             bed.add_testpmd(mode)
-        rates, speeds = bed.measure()
-    ours = rates["fullnatd"]
+        rounds = bed.measure()
     for reference in ("5tswap", "io"):
-        theirs = rates[reference]
-        runs = {**summary(ours, True), "reference": summary(theirs, True), "rounds": core.rounds(speeds, ours, theirs)}
         yield result(
-            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, statistics.median(ours),
-            "packets/s", f"testpmd {reference}", statistics.median(theirs), paired(ours, theirs), runs,
-            GOALS.get(sessions) if reference == "5tswap" else None)
+            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, unit="packets/s",
+            reference=f"testpmd {reference}", goal=GOALS.get(sessions) if reference == "5tswap" else None,
+            **rounds.figures("fullnatd", reference))
 
 
 class Bed:
@@ -106,16 +104,17 @@ class Bed:
         self.pollers[mode].pause()
 
     def measure(self):
-        """{name: rates}, and how fast the core was by round; no gateway has lost a packet meanwhile."""
-        rounds, seconds = (3, 0.3) if self.context.quick else (9, 0.5)
-        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds} rounds")
+        """The rounds of all; no gateway has lost a packet meanwhile."""
+        rounds = core.Rounds(self.context.quick, self.context.full_speed)
+        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds.wanted} rounds at full speed")
         gateways = [process for process in self.pollers.values() if isinstance(process, poller.Gateway)]
         before = [gateway.while_paused(gateway.lost) for gateway in gateways]
-        rates, speeds = poller.interleave(self.pollers, seconds, rounds, self.polls)
+        rounds.take(poller.turns(self.pollers, TURN_SECS), lambda: core.speed(self.polls))
         after = [gateway.while_paused(gateway.lost) for gateway in gateways]
         if after != before:
             raise RuntimeError(f"packets were dropped: {before} before, {after} after")
-        return rates, speeds
+        self.context.full_speed = rounds.full_speed
+        return rounds
 
 
 def testpmd(context, mode, device, mbufs, polls, controls):
