@@ -14,7 +14,7 @@ import core
 import engine
 import poller
 import traffic
-from forward import SIDE_BUFFERS, TURN_SECS, WORKING_SET, Bed
+from forward import SIDE_BUFFERS, WORKING_SET, Bed, turn_secs
 from machine import say
 from poller import wait_until
 from results import result
@@ -71,13 +71,13 @@ def _measure(context, gateway, servers, polls):
         process.hasten()
     rounds = core.Rounds(context.quick, context.full_speed)
     say(f"both-ways: requests with and without answers in turn, {rounds.wanted} rounds at full speed")
-    answers = {"5tswap": [], "rxonly": []}
+    answers, seconds = {"5tswap": [], "rxonly": []}, turn_secs(context)
 
     def turn(mode):
         servers.switch(mode)
-        time.sleep(TURN_SECS / 5)
+        time.sleep(seconds / 5)
         first, began = _received(gateway), gateway.core_seconds()
-        time.sleep(TURN_SECS)
+        time.sleep(seconds)
         wire, side = (b - a for a, b in zip(first, _received(gateway)))
         answers[mode].append(side / wire)
         return (wire + side) / (gateway.core_seconds() - began)

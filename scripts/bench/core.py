@@ -35,47 +35,61 @@ def slower(one, other):
 
 
 class Rounds:
-    """What several gave in turn, A B A B ..., and how fast the core was meanwhile."""
+    """What several gave in turn, A B A B ..., and how fast the core was around each turn."""
 
     def __init__(self, quick, full_speed):
-        self.wanted, self.limit, self.enough = (3, 3, 3) if quick else (9, 27, 5)
+        self.wanted, self.limit, self.enough, self.patience = (3, 3, 3, 0) if quick else (9, 27, 5, 100)
         self.known = full_speed
-        # (the slowest that the core was before, between and after the turns, {name: what its turn gave})
+        # {name: (what its turn gave, the slower of before and after)} by round
         self.all = []
+        self.first_two = []
 
     def take(self, turns, measure):
-        """`turns`: {name: what gives its value}; `measure` gives the core's speed."""
+        """`turns`: {name: what gives its value}, the first two those that are compared first of all; `measure` gives the
+        core's speed."""
+        self.first_two = list(turns)[:2]
         now = measure()
         while self.unfinished():
-            slowest, found = now, {}
+            before, found = self._calm(now, measure), {}
             for name, turn in turns.items():
-                found[name] = turn()
-                now = measure()
-                slowest = min(slowest, now)
-            self.all.append((slowest, found))
+                value, now = turn(), measure()
+                found[name] = value, min(before, now)
+                before = now
+            self.all.append(found)
         return self
+
+    def _calm(self, now, measure):
+        """Waits for full speed, but not for ever: a round that begins disturbed is in vain."""
+        for _ in range(self.patience):
+            if now >= FULL * self.full_speed:
+                break
+            now = measure()
+        return now
 
     def unfinished(self):
         """Disturbed rounds are followed by others, but not for ever."""
-        return len(self.all) < self.wanted or len(self.at_full_speed()) < self.wanted and len(self.all) < self.limit
+        at_full = len(self.at_full_speed(*self.first_two))
+        return len(self.all) < self.wanted or at_full < self.wanted and len(self.all) < self.limit
 
     @property
     def full_speed(self):
         """The fastest that is known."""
-        return max(self.known, quantile([speed for speed, _ in self.all], 1 - 1 / ONE_IN)) if self.all else self.known
+        speeds = [_speed(found, self.first_two) for found in self.all]
+        return max(self.known, quantile(speeds, 1 - 1 / ONE_IN)) if speeds else self.known
 
-    def at_full_speed(self):
+    def at_full_speed(self, *names):
+        """The rounds in which the core was around these turns."""
         bound = FULL * self.full_speed
-        return [(speed, found) for speed, found in self.all if speed >= bound]
+        return [found for found in self.all if _speed(found, names) >= bound]
 
     def figures(self, ours, theirs):
         """What `result` asks of two of them: medians of the rounds at full speed, or of all if those are too few."""
-        at_full = self.at_full_speed()
+        at_full = self.at_full_speed(ours, theirs)
         decide = at_full if len(at_full) >= self.enough else self.all
-        mine, base = _column(decide, ours), _column(decide, theirs)
-        everything = _column(self.all, ours), _column(self.all, theirs)
-        now = statistics.median(speed for speed, _ in decide)
-        quotients = [[rounded(speed), rounded(a / b)] for (speed, _), a, b in zip(self.all, *everything) if b]
+        (mine, base), everything = _columns(decide, ours, theirs), _columns(self.all, ours, theirs)
+        speeds = [_speed(found, (ours, theirs)) for found in self.all]
+        now = statistics.median(_speed(found, (ours, theirs)) for found in decide)
+        quotients = [[rounded(speed), rounded(a / b)] for speed, a, b in zip(speeds, *everything) if b]
         return {
             "value": statistics.median(mine), "reference_value": statistics.median(base), "ratio": paired(mine, base),
             "runs": {**summary(mine, True), "reference": summary(base, True), "rounds": quotients},
@@ -85,5 +99,9 @@ class Rounds:
         }
 
 
-def _column(rounds, name):
-    return [found[name] for _, found in rounds]
+def _speed(found, names):
+    return min(found[name][1] for name in names)
+
+
+def _columns(rounds, *names):
+    return [[found[name][0] for found in rounds] for name in names]

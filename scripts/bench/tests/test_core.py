@@ -41,17 +41,36 @@ def test_the_result_does_not_say_which_rounds_decide():
 
 
 def test_a_change_within_a_round_shows():
-    # Before and after, and between the turns.
-    for speeds in ([4.0, 4.0, 2.0], [4.0, 2.0, 4.0], [2.0, 4.0, 4.0]):
+    # Before, between the turns, and after them.
+    for speeds in ([2.0, 4.0, 4.0], [4.0, 2.0, 4.0], [4.0, 4.0, 2.0]):
         rounds = core.Rounds(True, 4.0)
         rounds.wanted = rounds.limit = 1
         rounds.take({"a": lambda: 1, "b": lambda: 1}, iter(speeds).__next__)
-        assert (rounds.all, rounds.at_full_speed()) == ([(2.0, {"a": 1, "b": 1})], [])
+        assert (len(rounds.all), rounds.at_full_speed("a", "b")) == (1, [])
 
 
 def test_what_was_after_a_round_is_before_the_next():
     rounds = core.Rounds(True, 4.0).take({"a": lambda: 1}, iter([4.0, 4.0, 2.0, 4.0]).__next__)
-    assert [speed for speed, _ in rounds.all] == [4.0, 2.0, 2.0]
+    assert [found["a"] for found in rounds.all] == [(1, 4.0), (1, 2.0), (1, 2.0)]
+
+
+def test_only_the_turns_that_are_compared_must_be_at_full_speed():
+    rounds = core.Rounds(True, 4.0)
+    speeds = iter([4.0, *[4.0, 4.0, 2.0, 4.0] * 3])
+    rounds.take({name: lambda: 1 for name in "abcd"}, speeds.__next__)
+    assert [len(rounds.at_full_speed(*pair)) for pair in ("ab", "ac", "ad")] == [3, 0, 0]
+    assert len(rounds.all) == 3
+
+
+def test_a_round_waits_for_full_speed_but_not_for_ever():
+    begun = []
+    speeds = iter([2.0, 2.0, 3.9, *[2.0] * 10_000])
+    rounds = core.Rounds(False, 4.0)
+    rounds.take({"a": lambda: begun.append(next(speeds)), "b": lambda: None}, speeds.__next__)
+    assert len(begun) == rounds.limit == 27
+    # Twice before the first round, and before each other one until patience ends.
+    spent = 10_003 - len(list(speeds))
+    assert spent == 1 + 2 + 26 * rounds.patience + 27 * 3
 
 
 @pytest.mark.parametrize("quick, calm, decides", [(False, 4, 3), (False, 5, 8), (True, 2, 8), (True, 3, 8)])
