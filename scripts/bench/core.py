@@ -29,9 +29,10 @@ def on_record(cpu, history):
     return max((line["core"]["fastest"] for line in history if line.get("core") and line["cpu"] == cpu), default=0)
 
 
-def slower(one, other):
-    """Of what two figures say of their cores: for a figure that is made of both."""
-    return min((core for core in (one, other) if core), key=lambda core: core["share"], default=None)
+def compared(ours, theirs):
+    """For the rate of one figure as a share of another's: what that of the slower core says, and what all rounds give."""
+    slower = min((ours, theirs), key=lambda core: core["share"])
+    return {**slower, "all_value": ours["all_value"], "all_ratio": rounded(theirs["all_value"] / ours["all_value"])}
 
 
 class Rounds:

@@ -42,7 +42,7 @@ def _compared(entry, params, reference, base, bound):
     ratio = base["value"] / entry["value"]
     return {**entry, "params": {**params, "compared": "rate"}, "reference": reference, "reference_value": base["value"],
             "ratio": round(ratio, 3), "goal": describe_goal((">=", bound, "ratio"), entry["value"], ratio),
-            "core": core.slower(entry["core"], base["core"])}
+            "core": core.compared(entry["core"], base["core"])}
 
 
 def new_sessions(context):

@@ -103,9 +103,10 @@ def test_the_table_says_which_rounds_decided():
 
 
 def test_a_figure_made_of_two_tells_the_slower_core():
-    fast, slow = {"share": 0.97}, {"share": 0.6}
-    assert core.slower(fast, slow) == core.slower(slow, fast) == core.slower(slow, None) == slow
-    assert core.slower(None, None) is None
+    fast = {"share": 0.97, "judged": "at full speed", "all_value": 100, "all_ratio": 2}
+    slow = {"share": 0.6, "judged": "all", "all_value": 200, "all_ratio": 3}
+    assert core.compared(fast, slow) == {**slow, "all_value": 100, "all_ratio": 2.0}
+    assert core.compared(slow, fast) == {**slow, "all_value": 200, "all_ratio": 0.5}
 
 
 def test_a_round_without_a_reference_gives_no_quotient():
