@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::statistics::{Sample, Samples, report, round};
 
-/// Of the fastest that the core was ever seen at: what counts as full speed. `scripts/bench/core.py` has the same.
-const FULL: f64 = 0.9;
+/// Of the fastest that the core was ever seen at: what counts as full speed. The clock's own steps, which the host's load
+/// sets, reach down to 0.86 of it; who shares it is hardly ever above 0.8. `scripts/bench/core.py` has the same.
+const FULL: f64 = 0.85;
 /// That many rounds at full speed decide, if they are one in [`ONE_IN`] too.
 const ENOUGH: usize = 32;
 const ONE_IN: usize = 10;
@@ -208,7 +209,8 @@ mod tests {
             rounds.push(sample(20.0, 2.4), sample(10.0, 1.3));
             rounds.push(sample(30.0, 2.4), sample(10.0, 2.4));
         }
-        assert_eq!(told(&rounds).0, 30.0);
+        let (value, _, core) = told(&rounds);
+        assert_eq!((value, &core["rounds"]), (30.0, &json!(ENOUGH)));
     }
 
     #[test]
