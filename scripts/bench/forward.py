@@ -6,7 +6,6 @@ ports) and io on the same vdev and file.
 """
 
 import contextlib
-import statistics
 import sys
 import time
 
@@ -16,7 +15,7 @@ import poller
 import traffic
 from machine import ROOT, say
 from poller import wait_until
-from results import paired, result, summary
+from results import result
 from rig.netns import Namespace, link, set_offloads
 
 # Buffers beside those that hold the file: rings, caches, what is under way.
@@ -40,15 +39,12 @@ def _one(context, kind, sessions):
         bed.add_gateway("fullnatd")
         for mode in ("5tswap", "io"):
             bed.add_testpmd(mode)
-        rates, speeds = bed.measure()
-    ours = rates["fullnatd"]
+        rounds = bed.measure()
     for reference in ("5tswap", "io"):
-        theirs = rates[reference]
-        runs = {**summary(ours, True), "reference": summary(theirs, True), "rounds": core.rounds(speeds, ours, theirs)}
         yield result(
-            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, statistics.median(ours),
-            "packets/s", f"testpmd {reference}", statistics.median(theirs), paired(ours, theirs), runs,
-            GOALS.get(sessions) if reference == "5tswap" else None)
+            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, unit="packets/s",
+            reference=f"testpmd {reference}", goal=GOALS.get(sessions) if reference == "5tswap" else None,
+            **rounds.figures("fullnatd", reference))
 
 
 class Bed:
@@ -106,16 +102,22 @@ class Bed:
         self.pollers[mode].pause()
 
     def measure(self):
-        """{name: rates}, and how fast the core was by round; no gateway has lost a packet meanwhile."""
-        rounds, seconds = (3, 0.3) if self.context.quick else (9, 0.5)
-        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds} rounds")
+        """The rounds of all; no gateway has lost a packet meanwhile."""
+        rounds = core.Rounds(self.context.quick, self.context.full_speed)
+        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds.wanted} rounds at full speed")
         gateways = [process for process in self.pollers.values() if isinstance(process, poller.Gateway)]
         before = [gateway.while_paused(gateway.lost) for gateway in gateways]
-        rates, speeds = poller.interleave(self.pollers, seconds, rounds, self.polls)
+        rounds.take(poller.turns(self.pollers, turn_secs(self.context)), lambda: core.speed(self.polls))
         after = [gateway.while_paused(gateway.lost) for gateway in gateways]
         if after != before:
             raise RuntimeError(f"packets were dropped: {before} before, {after} after")
-        return rates, speeds
+        self.context.full_speed = rounds.full_speed
+        return rounds
+
+
+def turn_secs(context):
+    """Shorter turns find more rounds at full speed, whose figures are noisier by as much."""
+    return 0.3 if context.quick else 0.5
 
 
 def testpmd(context, mode, device, mbufs, polls, controls):
