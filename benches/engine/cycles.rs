@@ -3,8 +3,6 @@
 //! Frames are laid ready in buffers before the clock starts and taken back after it stopped, a thousand at a time.
 //! Within: [`Engine::process`] for each burst of 32, requests and answers in turn, and [`Engine::tick`] after each.
 
-use std::time::{Duration, Instant};
-
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -21,7 +19,9 @@ use crate::frame::Kind;
 use crate::lab::{self, LAN, LabConfig, WAN};
 use crate::population::{Burst, Draw, Population, rand_zipf::Zipf};
 use crate::reference::TwoLines;
-use crate::statistics::{Samples, report, round};
+use crate::rounds::{Plan, Rounds};
+use crate::speed::Span;
+use crate::statistics::{Sample, Samples, round};
 
 /// Bursts under one reading of the clock.
 const BURSTS: usize = 32;
@@ -64,22 +64,22 @@ impl Bench {
     }
 
     /// Cycles per packet over one batch, requests and answers in turn.
-    pub fn sample(&mut self, draw: &Draw) -> f64 {
+    pub fn sample(&mut self, draw: &Draw) -> Sample {
         self.sample_on(draw, &[WAN, LAN])
     }
 
     /// Cycles per packet over one batch of bursts that arrive on these ports in turn.
-    pub fn sample_on(&mut self, draw: &Draw, ports: &[PortId]) -> f64 {
+    pub fn sample_on(&mut self, draw: &Draw, ports: &[PortId]) -> Sample {
         let mut bursts = self.prepare(draw, ports);
-        let began = cpu::tsc();
-        for (port, burst) in &mut bursts {
-            self.now.nanos += BURST_NANOS;
-            self.engine.process(&mut self.world, self.now, *port, burst);
-            self.engine.tick(&mut self.world, self.now);
-        }
-        let cycles = cpu::tsc().wrapping_sub(began);
+        let span = Span::of(|| {
+            for (port, burst) in &mut bursts {
+                self.now.nanos += BURST_NANOS;
+                self.engine.process(&mut self.world, self.now, *port, burst);
+                self.engine.tick(&mut self.world, self.now);
+            }
+        });
         assert_eq!(self.world.recycle(), PACKETS, "every packet goes through: {:?}", self.engine.counters());
-        cycles as f64 / PACKETS as f64
+        span.per(PACKETS)
     }
 
     /// Keeps the neighbours fresh.
@@ -97,8 +97,8 @@ pub struct Settings {
     pub sessions: Vec<u32>,
     /// kinds of frames
     pub kinds: Vec<Kind>,
-    /// how long to measure each
-    pub duration: Duration,
+    /// how to measure each
+    pub plan: Plan,
     /// whether to add a Zipf run at the second number of sessions
     pub zipf: bool,
     /// whether to ask for reserved huge pages
@@ -124,35 +124,23 @@ pub fn run(settings: &Settings) {
 fn measure(settings: &Settings, bench: &mut Bench, reference: &mut TwoLines, name: &str, draw: &Draw) {
     let mut random = StdRng::seed_from_u64(2);
     let mut keys = vec![0u64; PACKETS];
-    let (mut path, mut probe) = (Samples::default(), Samples::default());
     for _ in 0..16 {
         bench.sample(draw);
     }
-    let until = Instant::now() + settings.duration;
-    while Instant::now() < until || path.0.len() < 32 {
+    let mut rounds = Rounds::new(settings.plan);
+    while rounds.unfinished() {
         bench.refresh();
-        path.push(bench.sample(draw));
+        let path = bench.sample(draw);
         keys.iter_mut().for_each(|key| *key = random.next_u64());
-        let began = cpu::tsc();
-        reference.probe(&keys);
-        probe.push(cpu::tsc().wrapping_sub(began) as f64 / PACKETS as f64);
+        let probe = Span::of(|| reference.probe(&keys)).per(PACKETS);
+        rounds.push(path, probe);
     }
     let params = json!({
         "kind": bench.population.kind.name(), "sessions": bench.population.len(), "draw": name,
         "pages": bench.engine.sessions().page_kind().to_string(),
     });
-    let mut runs = path.summary();
-    runs["reference"] = probe.summary();
-    runs["phases"] = phases(bench, draw);
-    let ratio = path.ratio_to(&probe);
-    report(
-        "cycles",
-        params,
-        path.median(),
-        "cycles/packet",
-        Some(("two-line probe", probe.median(), ratio)),
-        runs,
-    );
+    let more = json!({ "phases": phases(bench, draw) });
+    rounds.judge(Samples::ratio_to).report("cycles", params, "cycles/packet", "two-line probe", more);
 }
 
 /// Cycles per packet of each phase, medians over bursts of their own: reading the clock at every border costs some

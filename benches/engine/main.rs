@@ -16,6 +16,7 @@ mod new_sessions;
 mod parts;
 mod population;
 mod reference;
+mod rounds;
 mod speed;
 mod statistics;
 mod toa;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
 
 use frame::Kind;
 use new_sessions::Beginning;
+use rounds::Plan;
 
 /// Measures the engine inside one process.
 #[derive(Parser)]
@@ -36,6 +38,9 @@ struct Arguments {
     /// The core to run on
     #[arg(long, global = true)]
     core: Option<usize>,
+    /// Simple steps per cycle that this CPU was seen to make at full speed, as `speed` prints them
+    #[arg(long, global = true, default_value_t = 0.0)]
+    full_speed: f64,
     /// Do without reserved huge pages
     #[arg(long, global = true)]
     small_pages: bool,
@@ -151,25 +156,25 @@ fn main() {
         pin(core);
     }
     let huge_pages = !arguments.small_pages;
+    let full_speed = arguments.full_speed;
+    let plan = |seconds| Plan { duration: Duration::from_secs_f64(seconds), full_speed };
     match arguments.case {
         Case::Cycles { sessions, kinds, seconds, no_zipf } => cycles::run(&cycles::Settings {
             sessions,
             kinds,
-            duration: Duration::from_secs_f64(seconds),
+            plan: plan(seconds),
             zipf: !no_zipf,
             huge_pages,
         }),
         Case::NewSessions { beginnings, pool_use, seconds } => new_sessions::run(&new_sessions::Settings {
             beginnings,
             pool_use,
-            duration: Duration::from_secs_f64(seconds),
+            plan: plan(seconds),
             huge_pages,
         }),
         Case::Memory { sessions, kinds } => memory::run(&sessions, &kinds),
-        Case::BothWays { sessions, seconds } => {
-            both_ways::run(&sessions, Duration::from_secs_f64(seconds), huge_pages);
-        }
-        Case::Toa { sessions, seconds } => toa::run(&sessions, Duration::from_secs_f64(seconds), huge_pages),
+        Case::BothWays { sessions, seconds } => both_ways::run(&sessions, plan(seconds), huge_pages),
+        Case::Toa { sessions, seconds } => toa::run(&sessions, plan(seconds), huge_pages),
         Case::Latency { to, rate, seconds } => finish(
             latency::far_end()
                 .and_then(|far| latency::measure(&far, to, rate, Duration::from_secs_f64(seconds))),
@@ -183,9 +188,7 @@ fn main() {
                 std::process::exit(2);
             }
         },
-        Case::Workers { counts, sessions, seconds } => {
-            workers::run(&counts, sessions, Duration::from_secs_f64(seconds));
-        }
+        Case::Workers { counts, sessions, seconds } => workers::run(&counts, sessions, plan(seconds)),
     }
 }
 

@@ -21,7 +21,7 @@ pub fn run(sessions: &[u32], kinds: &[Kind]) {
             let bytes = measure(sessions, kind);
             let params = json!({"kind": kind.name(), "sessions": sessions});
             let runs = json!({"sessions_in_16_gib": (SIXTEEN_GIB / bytes) as u64});
-            report("memory", params, bytes, "bytes/session", None, runs);
+            report("memory", params, bytes, "bytes/session", json!({"runs": runs}));
         }
     }
 }

@@ -3,14 +3,11 @@
 //! As many sessions expire as begin: the simulated clock goes so fast that the first ones time out when the wanted
 //! number lives. Sessions are unique SYNs, UDP first packets, or complete lives of six segments.
 
-use std::time::{Duration, Instant};
-
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use fullnat::clock::Now;
-use fullnat::cpu;
 use fullnat::id::{PortId, WorkerId};
 use fullnat::path::neighbour::Evidence;
 use fullnat::path::{BURST, Engine};
@@ -22,7 +19,9 @@ use crate::frame::{CLIENT_ISN, Kind, SERVER_ISN, Segment};
 use crate::lab::{self, LAN, LabConfig, WAN};
 use crate::population::{Burst, Population};
 use crate::reference::TwoLines;
-use crate::statistics::{Samples, report};
+use crate::rounds::{Plan, Rounds};
+use crate::speed::Span;
+use crate::statistics::{Sample, Samples};
 
 /// Bursts under one reading of the clock.
 const BURSTS: usize = 32;
@@ -79,35 +78,35 @@ impl Bench {
         bench
     }
 
-    /// Lets bursts through; the cycles that took.
-    fn run(&mut self, bursts: &mut [Burst]) -> u64 {
-        let began = cpu::tsc();
-        for (port, burst) in bursts {
-            self.now.nanos += self.pace as u64;
-            self.engine.process(&mut self.world, self.now, *port, burst);
-            self.engine.tick(&mut self.world, self.now);
-        }
-        cpu::tsc().wrapping_sub(began)
+    /// Lets bursts through.
+    fn run(&mut self, bursts: &mut [Burst]) -> Span {
+        Span::of(|| {
+            for (port, burst) in bursts {
+                self.now.nanos += self.pace as u64;
+                self.engine.process(&mut self.world, self.now, *port, burst);
+                self.engine.tick(&mut self.world, self.now);
+            }
+        })
     }
 
     /// Cycles per new session over one batch.
-    fn sample(&mut self) -> f64 {
+    fn sample(&mut self) -> Sample {
         self.keep_live_wanted();
         self.population.forget();
         let mut bursts: Vec<Burst> =
             (0..BURSTS).map(|_| self.population.first_packets(&mut self.world, BURST, |_| true)).collect();
-        let mut cycles = self.run(&mut bursts);
+        let mut span = self.run(&mut bursts);
         self.population.note_opened(&mut self.world);
         if self.beginning == Beginning::Life {
             let pace = std::mem::take(&mut self.pace);
-            cycles += self.rest_of_lives();
+            span = self.rest_of_lives(span);
             self.pace = pace;
         }
-        cycles as f64 / SESSIONS as f64
+        span.per(SESSIONS)
     }
 
-    /// Five more segments of every session of the batch.
-    fn rest_of_lives(&mut self) -> u64 {
+    /// Five more segments of every session of the batch, after the first ones.
+    fn rest_of_lives(&mut self, mut span: Span) -> Span {
         let (client, server) = (CLIENT_ISN.wrapping_add(1), SERVER_ISN + 1);
         // (port, flags, sequence number, acknowledged by: 0 the client, 1 and 2 the real server, in its own numbers)
         type Step = (PortId, u8, u32, fn(u32) -> u32);
@@ -118,7 +117,6 @@ impl Bench {
             (LAN, tcp::FIN | tcp::ACK, server, |isn| isn.wrapping_add(2)),
             (WAN, tcp::ACK, client + 1, |_| SERVER_ISN + 2),
         ];
-        let mut cycles = 0;
         for (port, flags, seq, ack) in steps {
             let mut bursts: Vec<Burst> = Vec::with_capacity(BURSTS);
             for first in (0..SESSIONS).step_by(BURST) {
@@ -128,7 +126,7 @@ impl Bench {
                 });
                 bursts.push((port, frames.collect()));
             }
-            cycles += self.run(&mut bursts);
+            span = span.and(self.run(&mut bursts));
             assert_eq!(
                 self.world.recycle(),
                 SESSIONS,
@@ -136,7 +134,7 @@ impl Bench {
                 self.engine.counters()
             );
         }
-        cycles
+        span
     }
 
     /// Neighbours stay fresh, and the clock goes a little faster or slower.
@@ -165,8 +163,8 @@ pub struct Settings {
     pub beginnings: Vec<Beginning>,
     /// percentages of the local pool in use
     pub pool_use: Vec<u32>,
-    /// how long to measure each
-    pub duration: Duration,
+    /// how to measure each
+    pub plan: Plan,
     /// whether to ask for reserved huge pages
     pub huge_pages: bool,
 }
@@ -198,27 +196,24 @@ fn measure(settings: &Settings, beginning: Beginning, percent: u32) {
     let mut reference = TwoLines::new(lab.sessions_max, settings.huge_pages);
     let mut random = StdRng::seed_from_u64(3);
     let mut keys = vec![0u64; SESSIONS];
-    let (mut fresh, mut probe) = (Samples::default(), Samples::default());
-    let until = Instant::now() + settings.duration;
     // a whole generation first, so that wheel and free list are in their steady state
     let began = bench.engine.counters().sessions_ended;
     while bench.engine.counters().sessions_ended < began + u64::from(live) / 4 {
         bench.sample();
     }
-    while Instant::now() < until || fresh.0.len() < 64 {
-        fresh.push(bench.sample());
+    let mut rounds = Rounds::new(settings.plan);
+    while rounds.unfinished() {
+        let fresh = bench.sample();
         keys.iter_mut().for_each(|key| *key = random.next_u64());
-        let began = cpu::tsc();
-        reference.probe(&keys);
-        probe.push(cpu::tsc().wrapping_sub(began) as f64 / SESSIONS as f64);
+        let probe = Span::of(|| reference.probe(&keys)).per(SESSIONS);
+        rounds.push(fresh, probe);
     }
     let live_now = bench.engine.sessions().len();
     let params = json!({"beginning": beginning.name(), "pool_use": percent, "sessions": live_now});
-    let mut runs = fresh.summary();
-    runs["per_second"] = json!((cycles_per_second() / fresh.median()) as u64);
-    runs["reference"] = probe.summary();
-    runs["leases_taken_over"] = json!(bench.engine.counters().leases_taken_over);
-    let ratio = fresh.ratio_to(&probe);
-    let reference = Some(("two-line probe", probe.median(), ratio));
-    report("new-sessions", params, fresh.median(), "cycles/session", reference, runs);
+    let verdict = rounds.judge(Samples::ratio_to);
+    let more = json!({
+        "per_second": (cycles_per_second() / verdict.value()) as u64,
+        "leases_taken_over": bench.engine.counters().leases_taken_over,
+    });
+    verdict.report("new-sessions", params, "cycles/session", "two-line probe", more);
 }

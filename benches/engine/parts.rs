@@ -103,7 +103,9 @@ fn look_up(table: &SessionTable, tuples: &[Tuple; BURST], v6: bool) -> u32 {
     }
     (0..BURST)
         .map(|at| {
-            u32::from(table.confirm(&tuples[at], v6, candidates[at], candidates[at].direction()).is_some())
+            u32::from(
+                table.confirm(&tuples[at], v6, candidates[at], candidates[at].direction(), true).is_some(),
+            )
         })
         .sum()
 }

@@ -2,7 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::speed;
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// what was measured
+    pub value: f64,
+    /// how fast the core was around it, see [`crate::speed`]
+    pub speed: f64,
+}
 
 /// Measurements of one thing, in the order they were made.
 #[derive(Clone, Debug, Default)]
@@ -55,22 +62,13 @@ pub fn round(value: f64) -> f64 {
 }
 
 /// One finished case, as a line of JSON on the standard output; what is for people goes to the standard error.
-pub fn report(
-    case: &str,
-    params: Value,
-    value: f64,
-    unit: &str,
-    reference: Option<(&str, f64, f64)>,
-    runs: Value,
-) {
-    let (name, reference_value, ratio) = match reference {
-        Some((name, value, ratio)) => (json!(name), json!(round(value)), json!(round(ratio))),
-        None => (Value::Null, Value::Null, Value::Null),
-    };
-    let line = json!({
+pub fn report(case: &str, params: Value, value: f64, unit: &str, more: Value) {
+    let mut line = json!({
         "case": case, "params": params, "value": round(value), "unit": unit,
-        "reference": name, "reference_value": reference_value, "ratio": ratio, "runs": runs,
-        "core_speed": round(speed::steps_per_cycle()),
+        "reference": null, "reference_value": null, "ratio": null, "core": null,
     });
+    if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
+        line.extend(more);
+    }
     println!("{line}");
 }

@@ -10,13 +10,14 @@ judged only if nearly all were answered. Beside it the path alone (benches/engin
 import statistics
 import time
 
+import core
 import engine
 import poller
 import traffic
-from forward import WORKING_SET, SIDE_BUFFERS, Bed
+from forward import SIDE_BUFFERS, WORKING_SET, Bed, turn_secs
 from machine import say
 from poller import wait_until
-from results import paired, result, summary
+from results import result
 
 SERVERS = [f"10.2.0.{n}" for n in range(11, 15)]
 
@@ -37,16 +38,14 @@ def _through_devices(context, sessions):
                                     side=device, real_servers=SERVERS)
         gateway = bed.pollers["fullnatd"] = poller.Gateway(context.directory, toml)
         _open(gateway, servers, sessions)
-        found = _measure(context, gateway, servers)
-    ours, theirs = ([rate for rate, _ in found[mode]] for mode in ("5tswap", "rxonly"))
-    answers = statistics.median(share for _, share in found["5tswap"])
+        rounds, answers = _measure(context, gateway, servers, bed.polls)
     # Who cannot keep up with the questions has not answered all of them.
     if answers < 0.9:
         say(f"both-ways: {answers:.0%} of the requests were answered: the other core is too busy for this case")
-    runs = {**summary(ours, True), "reference": summary(theirs, True), "answers_per_request": round(answers, 3)}
-    yield result("both-ways", {"kind": "udp4", "sessions": sessions, "devices": "net_pcap net_memif"},
-                 statistics.median(ours), "packets/s", "requests alone", statistics.median(theirs), paired(ours, theirs),
-                 runs, (">=", 0.9, "ratio") if answers >= 0.9 else None)
+    figures = rounds.figures("5tswap", "rxonly")
+    figures["runs"]["answers_per_request"] = round(answers, 3)
+    yield result("both-ways", {"kind": "udp4", "sessions": sessions, "devices": "net_pcap net_memif"}, unit="packets/s",
+                 reference="requests alone", goal=(">=", 0.9, "ratio") if answers >= 0.9 else None, **figures)
 
 
 def _servers(context, bed, socket):
@@ -66,22 +65,33 @@ def _open(gateway, servers, sessions):
     servers.switch("5tswap")
 
 
-def _measure(context, gateway, servers):
-    """{mode: [(packets per second, answers per request)]}"""
-    rounds, seconds = (3, 0.3) if context.quick else (9, 0.5)
+def _measure(context, gateway, servers, polls):
+    """The rounds, and how many answers there were for a request."""
     for process in (gateway, servers):
         process.hasten()
-    say(f"both-ways: requests with and without answers in turn, {rounds} rounds")
-    found = {"5tswap": [], "rxonly": []}
-    for _ in range(rounds):
-        for mode, rates in found.items():
-            servers.switch(mode)
-            time.sleep(seconds / 5)
-            first, core = _received(gateway), gateway.core_seconds()
-            time.sleep(seconds)
-            wire, side = (b - a for a, b in zip(first, _received(gateway)))
-            rates.append(((wire + side) / (gateway.core_seconds() - core), side / wire))
-    return found
+    rounds = core.Rounds(context.quick, context.full_speed)
+    say(f"both-ways: requests with and without answers in turn, {rounds.wanted} rounds at full speed")
+    answers, seconds = {"5tswap": [], "rxonly": []}, turn_secs(context)
+
+    def turn(mode):
+        servers.switch(mode)
+        time.sleep(seconds / 5)
+        first, began = _received(gateway), gateway.core_seconds()
+        time.sleep(seconds)
+        wire, side = (b - a for a, b in zip(first, _received(gateway)))
+        answers[mode].append(side / wire)
+        return (wire + side) / (gateway.core_seconds() - began)
+
+    def speed():
+        gateway.pause()
+        try:
+            return core.speed(polls)
+        finally:
+            gateway.resume()
+
+    rounds.take({mode: lambda mode=mode: turn(mode) for mode in answers}, speed)
+    context.full_speed = rounds.full_speed
+    return rounds, statistics.median(answers["5tswap"])
 
 
 def _received(gateway):

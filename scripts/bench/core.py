@@ -1,8 +1,8 @@
-"""How fast the core ran on which a figure was made.
+"""How fast the core ran on which a figure was made, and which rounds decide: those in which it was ours.
 
-Whoever has its other hardware thread, or the host, may take half of it for minutes, and takes more from code that fills a
-core than from code that waits for memory: a ratio is another one then. So the speed is measured in every round, and what
-the rounds at full speed give alone is told beside what all of them give.
+Whoever has its other hardware thread, or the host, may take half of it for moments or minutes, and takes more from code
+that fills a core than from code that waits for memory: a ratio is another one then. So the speed is measured around every
+turn, and it alone says which rounds decide. What all of them give is kept beside that.
 """
 
 import json
@@ -10,10 +10,13 @@ import statistics
 import subprocess
 
 import machine
-from results import rounded
+from results import paired, quantile, rounded, summary
 
-# Of the fastest that this CPU was ever seen at: what counts as full speed.
-FULL = 0.9
+# Of the fastest that this CPU was ever seen at: what counts as full speed. The clock's own steps, which the host's load
+# sets, reach down to 0.86 of it; who shares it is hardly ever above 0.8. benches/engine/rounds.rs has the same.
+FULL = 0.85
+# Of the rounds of this run so many were as fast as what is called its fastest: the clock goes faster for moments.
+ONE_IN = 10
 
 
 def speed(number):
@@ -22,32 +25,95 @@ def speed(number):
     return json.loads(done.stdout)["steps_per_cycle"]
 
 
-def rounds(speeds, ours, theirs):
-    """What an entry notes of its rounds: the core's speed and the quotient, of each."""
-    return [[rounded(now), rounded(a / b)] for now, a, b in zip(speeds, ours, theirs) if b]
+def on_record(cpu, history):
+    """The fastest of the record for a CPU; 0 if there is none."""
+    return max((line["core"]["fastest"] for line in history if line.get("core") and line["cpu"] == cpu), default=0)
 
 
-def mark(found, history):
-    """Says of every entry how fast its core was, against the fastest of all entries and of the record for this CPU."""
-    speeds = [speed for entry in found for speed in _speeds(entry)]
-    if not speeds:
-        return
-    cpu = found[0]["machine"]["cpu"]
-    known = (line["core"]["fastest"] for line in history if line.get("core") and line["cpu"] == cpu)
-    fastest = max([*speeds, *known])
-    for entry in found:
-        if of_entry := _speeds(entry):
-            now = statistics.median(of_entry)
-            entry["core"] = {"speed": rounded(now), "fastest": rounded(fastest), "share": round(now / fastest, 2),
-                             **_at_full(entry, fastest)}
+def compared(ours, theirs):
+    """For the rate of one figure as a share of another's: what that of the slower core says, and what all rounds give."""
+    return {**_slower(ours, theirs), "all_value": ours["all_value"],
+            "all_ratio": rounded(theirs["all_value"] / ours["all_value"])}
 
 
-def _speeds(entry):
-    if "core_speed" in entry:
-        return [entry["core_speed"]]
-    return [speed for speed, _ in entry["runs"].get("rounds", [])]
+def compared_shares(ours, theirs):
+    """The same for the ratio of one figure as a share of another's ratio."""
+    return {**_slower(ours, theirs), "all_value": ours["all_ratio"],
+            "all_ratio": rounded(ours["all_ratio"] / theirs["all_ratio"])}
 
 
-def _at_full(entry, fastest):
-    at_full = [ratio for speed, ratio in entry["runs"].get("rounds", []) if speed >= FULL * fastest]
-    return {"ratio": rounded(statistics.median(at_full)), "rounds": len(at_full)} if at_full else {}
+def _slower(ours, theirs):
+    return min((ours, theirs), key=lambda core: core["share"])
+
+
+class Rounds:
+    """What several gave in turn, A B A B ..., and how fast the core was around each turn."""
+
+    def __init__(self, quick, full_speed):
+        self.wanted, self.limit, self.enough, self.patience = (3, 3, 3, 0) if quick else (9, 27, 5, 100)
+        self.known = full_speed
+        # {name: (what its turn gave, the slower of before and after)} by round
+        self.all = []
+        self.first_two = []
+
+    def take(self, turns, measure):
+        """`turns`: {name: what gives its value}, the first two those that are compared first of all; `measure` gives the
+        core's speed."""
+        self.first_two = list(turns)[:2]
+        now = measure()
+        while self.unfinished():
+            before, found = self._calm(now, measure), {}
+            for name, turn in turns.items():
+                value, now = turn(), measure()
+                found[name] = value, min(before, now)
+                before = now
+            self.all.append(found)
+        return self
+
+    def _calm(self, now, measure):
+        """Waits for full speed, but not for ever: a round that begins disturbed is in vain."""
+        for _ in range(self.patience):
+            if now >= FULL * self.full_speed:
+                break
+            now = measure()
+        return now
+
+    def unfinished(self):
+        """Disturbed rounds are followed by others, but not for ever."""
+        at_full = len(self.at_full_speed(*self.first_two))
+        return len(self.all) < self.wanted or at_full < self.wanted and len(self.all) < self.limit
+
+    @property
+    def full_speed(self):
+        """The fastest that is known."""
+        speeds = [_speed(found, self.first_two) for found in self.all]
+        return max(self.known, quantile(speeds, 1 - 1 / ONE_IN)) if speeds else self.known
+
+    def at_full_speed(self, *names):
+        """The rounds in which the core was around these turns."""
+        bound = FULL * self.full_speed
+        return [found for found in self.all if _speed(found, names) >= bound]
+
+    def figures(self, ours, theirs):
+        """What `result` asks of two of them: medians of the rounds at full speed, or of all if those are too few."""
+        at_full = self.at_full_speed(ours, theirs)
+        decide = at_full if len(at_full) >= self.enough else self.all
+        (mine, base), everything = _columns(decide, ours, theirs), _columns(self.all, ours, theirs)
+        speeds = [_speed(found, (ours, theirs)) for found in self.all]
+        now = statistics.median(_speed(found, (ours, theirs)) for found in decide)
+        quotients = [[rounded(speed), rounded(a / b)] for speed, a, b in zip(speeds, *everything) if b]
+        return {
+            "value": statistics.median(mine), "reference_value": statistics.median(base), "ratio": paired(mine, base),
+            "runs": {**summary(mine, True), "reference": summary(base, True), "rounds": quotients},
+            "core": {"speed": rounded(now), "fastest": rounded(self.full_speed), "share": round(now / self.full_speed, 2),
+                     "judged": "at full speed" if decide is at_full else "all", "rounds": len(at_full), "of": len(self.all),
+                     "all_value": rounded(statistics.median(everything[0])), "all_ratio": rounded(paired(*everything))},
+        }
+
+
+def _speed(found, names):
+    return min(found[name][1] for name in names)
+
+
+def _columns(rounds, *names):
+    return [[found[name][0] for found in rounds] for name in names]

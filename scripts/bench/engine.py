@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import core
 import machine
 from results import describe_goal, once
 
@@ -19,9 +20,9 @@ def cycles(context):
     if context.quick:
         options += ["--kinds", "udp4,tcp4"]
     figures = {}
-    for entry in _run("cycles", options, 1 if context.quick else 10):
+    for entry in _run(context, "cycles", options, 1 if context.quick else 10):
         params = entry["params"]
-        figures[params["kind"], params["sessions"], params["draw"]] = entry["value"], entry["runs"]
+        figures[params["kind"], params["sessions"], params["draw"]] = entry
         if params["draw"] == "uniform" and params["kind"] == "udp4" and params["sessions"] >= 1_000_000:
             entry["goal"] = describe_goal(("<=", 3, "ratio"), entry["value"], entry["ratio"])
         yield entry
@@ -30,15 +31,18 @@ def cycles(context):
 
 def _families(figures):
     """IPv6 and TCP against IPv4 UDP, from the same run: rates, so that more is better."""
-    for (kind, sessions, draw), (value, runs) in figures.items():
-        base, _ = figures.get(("udp4", sessions, draw), (None, None))
+    for (kind, sessions, draw), entry in figures.items():
+        base = figures.get(("udp4", sessions, draw))
         if kind != "udp4" and draw == "uniform" and base:
-            yield {
-                "case": "cycles", "params": {"kind": kind, "sessions": sessions, "compared": "rate"},
-                "value": value, "unit": "cycles/packet", "reference": "udp4", "reference_value": base,
-                "ratio": round(base / value, 3), "runs": runs,
-                "goal": describe_goal((">=", 0.9, "ratio"), value, base / value),
-            }
+            yield _compared(entry, {"kind": kind, "sessions": sessions}, "udp4", base, 0.9)
+
+
+def _compared(entry, params, reference, base, bound):
+    """The rate of one figure as a share of another's from the same run."""
+    ratio = base["value"] / entry["value"]
+    return {**entry, "params": {**params, "compared": "rate"}, "reference": reference, "reference_value": base["value"],
+            "ratio": round(ratio, 3), "goal": describe_goal((">=", bound, "ratio"), entry["value"], ratio),
+            "core": core.compared(entry["core"], base["core"])}
 
 
 def new_sessions(context):
@@ -47,25 +51,22 @@ def new_sessions(context):
     if context.quick:
         options += ["--beginnings", "syn"]
     at_ten = {}
-    for entry in _run("new-sessions", options, 2):
+    for entry in _run(context, "new-sessions", options, 2):
         params = entry["params"]
         if params["pool_use"] == 10:
-            at_ten[params["beginning"]] = entry["value"]
+            at_ten[params["beginning"]] = entry
             if params["beginning"] != "life":
                 entry["goal"] = describe_goal(("<=", 1000, "value"), entry["value"], None)
         yield entry
         base = at_ten.get(params["beginning"])
         if params["pool_use"] == 99 and base:
-            ratio = base / entry["value"]
-            yield {**entry, "params": {**params, "compared": "rate"}, "reference": "at 10 % of the pool",
-                   "reference_value": base, "ratio": round(ratio, 3),
-                   "goal": describe_goal((">=", 0.5, "ratio"), entry["value"], ratio)}
+            yield _compared(entry, params, "at 10 % of the pool", base, 0.5)
 
 
 def memory(context):
     """Bytes per live session."""
     options = ["--sessions", "1000000" if context.quick else "1000000,10000000"]
-    for entry in _run("memory", options, 0):
+    for entry in _run(context, "memory", options, 0):
         bound = 160 if entry["params"]["kind"].endswith("4") else 224
         yield {**entry, "goal": describe_goal(("<=", bound, "value"), entry["value"], None)}
         fit = entry["runs"].pop("sessions_in_16_gib")
@@ -76,7 +77,7 @@ def memory(context):
 def both_ways(context):
     """As many answers as requests, against requests alone, without devices."""
     options = ["--sessions", "1000000", "--seconds", "0.5" if context.quick else "3"]
-    for entry in _run("both-ways", options, 2):
+    for entry in _run(context, "both-ways", options, 2):
         yield {**entry, "params": {**entry["params"], "devices": "none"},
                "goal": describe_goal((">=", 0.9, "ratio"), entry["value"], entry["ratio"])}
 
@@ -84,7 +85,7 @@ def both_ways(context):
 def toa(context):
     """TOA in every request against none, without devices."""
     options = ["--sessions", "1000" if context.quick else "1000,1000000", "--seconds", "0.5" if context.quick else "3"]
-    for entry in _run("toa", options, 4):
+    for entry in _run(context, "toa", options, 4):
         yield {**entry, "params": {**entry["params"], "devices": "none"}}
 
 
@@ -93,15 +94,16 @@ def workers(context):
     options = ["--seconds", "1" if context.quick else "6"]
     if context.quick:
         options += ["--sessions", "200000"]
-    for entry in _run("workers", options, 0, pinned=False):
+    for entry in _run(context, "workers", options, 0, pinned=False):
         if entry["params"]["workers"] == 2 and entry["params"]["steered_by"] == "device":
             entry["goal"] = describe_goal((">=", 1.8, "ratio"), entry["value"], entry["ratio"])
         yield entry
 
 
-def _run(case, options, millions, pinned=True):
+def _run(context, case, options, millions, pinned=True):
     """Runs the program; its results as they come."""
     path = binary()
+    options = [*options, "--full-speed", str(context.full_speed)]
     if pinned:
         options = [*options, "--core", str(machine.cores()[0])]
     with machine.huge_pages(millions * PAGES_PER_MILLION * 2 + 64 if millions else 0):
@@ -109,6 +111,8 @@ def _run(case, options, millions, pinned=True):
         try:
             for line in process.stdout:
                 entry = json.loads(line)
+                if entry["core"]:
+                    context.full_speed = max(context.full_speed, entry["core"]["fastest"])
                 yield {**entry, "goal": None, "runs": {**once(entry["value"]), **entry["runs"]}}
             if process.wait() != 0:
                 raise RuntimeError(f"{case}: the program ended with {process.returncode}")

@@ -7,7 +7,6 @@ UDP over IPv4 reaches.
 """
 
 import contextlib
-import statistics
 import sys
 import time
 
@@ -17,7 +16,7 @@ import poller
 import traffic
 from machine import ROOT, say
 from poller import wait_until
-from results import paired, result, summary
+from results import result
 from rig.netns import Namespace, link, set_offloads
 
 # Buffers beside those that hold the file: rings, caches, what is under way.
@@ -47,10 +46,11 @@ def run(context):
 
 def _families(shares):
     """IPv6 and TCP against IPv4 UDP, each as a share of what 5tswap makes of the same frames. {kind: its entry}"""
-    base = shares.pop("udp4")["ratio"]
+    base = shares.pop("udp4")
     for kind, entry in shares.items():
         yield result("forward", {"kind": kind, "sessions": entry["params"]["sessions"], "compared": "share"},
-                     entry["ratio"], "x testpmd 5tswap", "udp4", base, goal=(">=", 0.9, "ratio"))
+                     entry["ratio"], "x testpmd 5tswap", "udp4", base["ratio"], goal=(">=", 0.9, "ratio"),
+                     core=core.compared_shares(entry["core"], base["core"]))
 
 
 def _one(context, kind, sessions):
@@ -58,15 +58,12 @@ def _one(context, kind, sessions):
         bed.add_gateway("fullnatd")
         for mode in ("5tswap", "io"):
             bed.add_testpmd(mode)
-        rates, speeds = bed.measure()
-    ours = rates["fullnatd"]
+        rounds = bed.measure()
     for reference in ("5tswap", "io"):
-        theirs = rates[reference]
-        runs = {**summary(ours, True), "reference": summary(theirs, True), "rounds": core.rounds(speeds, ours, theirs)}
         yield result(
-            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, statistics.median(ours),
-            "packets/s", f"testpmd {reference}", statistics.median(theirs), paired(ours, theirs), runs,
-            GOALS.get((kind, sessions)) if reference == "5tswap" else None)
+            "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, unit="packets/s",
+            reference=f"testpmd {reference}", goal=GOALS.get((kind, sessions)) if reference == "5tswap" else None,
+            **rounds.figures("fullnatd", reference))
 
 
 class Bed:
@@ -125,16 +122,22 @@ class Bed:
         self.pollers[mode].pause()
 
     def measure(self):
-        """{name: rates}, and how fast the core was by round; no gateway has lost a packet meanwhile."""
-        rounds, seconds = (3, 0.3) if self.context.quick else (9, 0.5)
-        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds} rounds")
+        """The rounds of all; no gateway has lost a packet meanwhile."""
+        rounds = core.Rounds(self.context.quick, self.context.full_speed)
+        say(f"{self.sessions:,} {self.kind} sessions, {', '.join(self.pollers)} in turn, {rounds.wanted} rounds at full speed")
         gateways = [process for process in self.pollers.values() if isinstance(process, poller.Gateway)]
         before = [gateway.while_paused(gateway.lost) for gateway in gateways]
-        rates, speeds = poller.interleave(self.pollers, seconds, rounds, self.polls)
+        rounds.take(poller.turns(self.pollers, turn_secs(self.context)), lambda: core.speed(self.polls))
         after = [gateway.while_paused(gateway.lost) for gateway in gateways]
         if after != before:
             raise RuntimeError(f"packets were dropped: {before} before, {after} after")
-        return rates, speeds
+        self.context.full_speed = rounds.full_speed
+        return rounds
+
+
+def turn_secs(context):
+    """Shorter turns find more rounds at full speed, whose figures are noisier by as much."""
+    return 0.3 if context.quick else 0.5
 
 
 def testpmd(context, mode, device, mbufs, polls, controls):

@@ -52,10 +52,10 @@ RECORDED = ("time", "commit", "command", "case", "params", "value", "unit", "ref
 
 
 class Context:
-    """What every case gets."""
+    """What every case gets: `full_speed` is the fastest that the core is known at, and grows."""
 
-    def __init__(self, quick, directory):
-        self.quick, self.directory = quick, directory
+    def __init__(self, quick, directory, full_speed):
+        self.quick, self.directory, self.full_speed = quick, directory, full_speed
 
 
 def main():
@@ -65,7 +65,9 @@ def main():
         machine.build()
     facts = {"machine": machine.describe(), "commit": machine.commit(), "command": command(),
              "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+    history = [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()]
     directory = pathlib.Path(tempfile.mkdtemp(prefix="fullnat-bench-"))
+    context = Context(options.quick, directory, core.on_record(facts["machine"]["cpu"], history))
     found, failed = [], []
     try:
         names = options.cases or list(CASES)
@@ -74,7 +76,7 @@ def main():
             machine.say(f"case {name} ({at} of {len(names)})")
             try:
                 with machine.foremost():
-                    for entry in CASES[name](Context(options.quick, directory)):
+                    for entry in CASES[name](context):
                         found.append({**entry, **facts})
                         machine.say(results.table([entry]).splitlines()[-1])
             except Exception:  # a case that fails does not take the others' figures along
@@ -83,7 +85,6 @@ def main():
             machine.say(f"case {name} took {time.monotonic() - began:.0f} s")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    core.mark(found, [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()])
     keep(found, options)
     for directory in [machine.OUTPUT, *([FIGURES] if options.record else [])]:
         for path in curves.draw(found, directory):

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 
-import core
 from machine import ROOT, program
 
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -190,14 +189,13 @@ class Testpmd(Poller):
         super().stop()
 
 
-def interleave(pollers, seconds, rounds, polls):
-    """Rates of every poller in turn, A B A B ...: {name: [rate, ...]}; and how fast core `polls` was, by round."""
-    rates, speeds = {name: [] for name in pollers}, []
+def turns(pollers, seconds):
+    """{name: what gives its rate} for pollers that are paused between their turns."""
     for poller in pollers.values():
         poller.pause()
-    for _ in range(rounds):
-        speeds.append(core.speed(polls))
-        for name, poller in pollers.items():
-            poller.check_alive()
-            rates[name].append(poller.rate(seconds))
-    return rates, speeds
+    return {name: lambda poller=poller: _turn(poller, seconds) for name, poller in pollers.items()}
+
+
+def _turn(poller, seconds):
+    poller.check_alive()
+    return poller.rate(seconds)

@@ -39,14 +39,15 @@ def paired(samples, reference):
     return statistics.median(a / b for a, b in zip(samples, reference) if b)
 
 
-def result(case, params, value, unit, reference=None, reference_value=None, ratio=None, runs=None, goal=None):
-    """One figure. `goal`: ("<=" or ">=", number, "ratio" or "value"); it is reported, never gated."""
+def result(case, params, value, unit, reference=None, reference_value=None, ratio=None, runs=None, goal=None, core=None):
+    """One figure. `goal`: ("<=" or ">=", number, "ratio" or "value"); it is reported, never gated. `core`: how fast it was."""
     if ratio is None and reference_value:
         ratio = value / reference_value
     return {
         "case": case, "params": params, "value": rounded(value), "unit": unit, "reference": reference,
         "reference_value": None if reference_value is None else rounded(reference_value),
         "ratio": rounded(ratio) if ratio else None, "runs": runs or once(value), "goal": describe_goal(goal, value, ratio),
+        "core": core,
     }
 
 
@@ -63,7 +64,7 @@ def describe_goal(goal, value, ratio):
 
 def table(results):
     """All figures in columns."""
-    header = ["case", "parameters", "value", "unit", "reference", "its value", "ratio", "goal"]
+    header = ["case", "parameters", "value", "unit", "reference", "its value", "ratio", "goal", "core"]
     rows = [header, *(_row(entry) for entry in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
@@ -77,7 +78,14 @@ def _row(entry):
     goal = entry.get("goal")
     verdict = "" if not goal else f"{goal['bound']} " + {True: "met", False: "missed", None: "?"}[goal["met"]]
     return [entry["case"], params, number(entry["value"]), entry["unit"], entry["reference"] or "",
-            number(entry["reference_value"]), number(entry["ratio"]), verdict]
+            number(entry["reference_value"]), number(entry["ratio"]), verdict, _rounds(entry.get("core"))]
+
+
+def _rounds(core):
+    """At full speed, of all: those decide. Where they are too few all do, and at which share of it they ran."""
+    if not core:
+        return ""
+    return f"{core['rounds']} of {core['of']}" if core["judged"] != "all" else f"all {core['of']}, at {core['share']}"
 
 
 def _parameter(key, value):

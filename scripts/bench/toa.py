@@ -4,13 +4,10 @@ The client acknowledges no byte of its real server in that file, and until it do
 the path alone (benches/engine), where there is nothing else that the insertion could be a small part of.
 """
 
-import statistics
-
-import core
 import engine
 import traffic
 from forward import Bed
-from results import paired, result, summary
+from results import result
 
 
 def run(context):
@@ -26,15 +23,11 @@ def _through_devices(context, sessions):
             bed.add_gateway(name, toa=name == "with TOA")
         gateway = bed.pollers["with TOA"]
         first = gateway.while_paused(gateway.worker)
-        rates, speeds = bed.measure()
+        rounds = bed.measure()
         last = gateway.while_paused(gateway.worker)
     sent, passed = (last[name] - first[name] for name in ("toa_sent", "tx_packets"))
     # ARP is answered without TOA.
     if sent < 0.98 * passed:
         raise RuntimeError(f"{sent} of {passed} packets went with TOA")
-    ours, theirs = rates["with TOA"], rates["without TOA"]
-    yield result("toa", {"kind": "tcp4", "sessions": sessions, "frame": traffic.FRAME_LEN["tcp4"]},
-                 statistics.median(ours), "packets/s", "forward without TOA", statistics.median(theirs),
-                 paired(ours, theirs), {**summary(ours, True), "reference": summary(theirs, True),
-                                        "rounds": core.rounds(speeds, ours, theirs)},
-                 (">=", 0.85, "ratio"))
+    yield result("toa", {"kind": "tcp4", "sessions": sessions, "frame": traffic.FRAME_LEN["tcp4"]}, unit="packets/s",
+                 reference="forward without TOA", goal=(">=", 0.85, "ratio"), **rounds.figures("with TOA", "without TOA"))

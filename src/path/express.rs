@@ -166,13 +166,13 @@ impl<P: Packet> Shard<P> {
                 break;
             }
             let way = self.pass::<HEADERS, TCP, IN, TOA>(run.lane, packet, flow.candidate);
-            let Some((way, len)) = way else { break };
+            let Some((way, ip_len)) = way else { break };
             differ |= way.0 ^ all.first_way.0;
-            bytes += len;
+            bytes += ip_len;
             passed += 1;
         }
         all.packets += passed;
-        all.bytes += bytes as u64;
+        all.bytes += (bytes + passed * Parsed::L3) as u64;
         all.differ |= differ;
         passed
     }
@@ -185,7 +185,7 @@ impl<P: Packet> Shard<P> {
     }
 
     /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP, that travels inbound or
-    /// outbound, and that may carry TOA or not; with the bytes of the frame.
+    /// outbound, and that may carry TOA or not; with the bytes of its IP packet.
     #[inline(always)]
     fn pass<const HEADERS: usize, const TCP: bool, const IN: bool, const TOA: bool>(
         &mut self,
@@ -202,7 +202,9 @@ impl<P: Packet> Shard<P> {
         let headroom = packet.headroom();
         let (mut headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers, protocol);
-        let index = self.sessions.confirm(&tuple, v6, candidate, direction)?;
+        // Data and acknowledgements of a client carry TOA, its datagrams would something of their own, answers nothing.
+        let told = IN && !TOA || !TCP;
+        let index = self.sessions.confirm(&tuple, v6, candidate, direction, told)?;
         let hot = self.sessions.hot(index);
         let (ahead, behind) = hot.next_hops(direction);
         let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
@@ -221,9 +223,9 @@ impl<P: Packet> Shard<P> {
         let ip_len = plain::ip_len(headers);
         let (mut len_behind, mut delta) = (ip_len, Delta::default());
         if TCP {
-            let toa = if IN && hot.flags.has(Flags::TOA) {
+            let toa = if IN && TOA && hot.flags.has(Flags::TOA) {
                 let room = (lane.gate.mtu() - ip_len).min(headroom);
-                let due = TOA && client_address::is_due_anyway(hot.flags) && toa_len <= room;
+                let due = client_address::is_due_anyway(hot.flags) && toa_len <= room;
                 Some(real_server.toa.filter(|_| due)?)
             } else {
                 None
@@ -244,8 +246,8 @@ impl<P: Packet> Shard<P> {
             let numbers =
                 Segment { seq: tcp::seq(fixed), ack: tcp::ack(fixed), flags: tcp::ACK, payload_len };
             let hot = self.sessions.hot_mut(index);
-            tcp_track::advance(hot, direction, &numbers);
             delta = delta.combine(tcp_translate::translate_number(fixed, hot, direction));
+            tcp_track::advance(hot, direction, &numbers);
         } else if v6 && udp::checksum(&headers[l4..]) == 0 {
             // RFC 8200 §8.1: IPv6 has no UDP without a checksum
             return None;
@@ -259,9 +261,8 @@ impl<P: Packet> Shard<P> {
         hot.stamp = lane.tick;
         hot.packets = hot.packets.wrapping_add(1);
         real_server.count(direction, ip_len);
-        let end = Parsed::L3 + len_behind;
-        packet.truncate(end);
-        Some((next_hop.port(), end))
+        packet.truncate(Parsed::L3 + len_behind);
+        Some((next_hop.port(), len_behind))
     }
 }
 

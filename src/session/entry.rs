@@ -201,11 +201,11 @@ impl Asked {
     }
 
     /// To be of this protocol, established, and IPv6 on both sides or on none; and to have no PROXY protocol header on its
-    /// way, of UDP nothing at all that the real server has still to learn of the client.
+    /// way, if `told` nothing at all that the real server has still to learn of the client.
     #[inline(always)]
-    pub(super) fn established(protocol: Protocol, v6: bool) -> Asked {
+    pub(super) fn established(protocol: Protocol, v6: bool, told: bool) -> Asked {
         let sides = if v6 { Flags::WIDE } else { 0 };
-        let untold = Flags::PROXY_HEADER | if matches!(protocol, Protocol::Udp) { Flags::TOA } else { 0 };
+        let untold = Flags::PROXY_HEADER | if told { Flags::TOA } else { 0 };
         let wanted = word(protocol as u8, State::Established as u8, sides);
         Asked { mask: word(0xff, 0xff, Flags::WIDE | untold), wanted }
     }

@@ -231,8 +231,8 @@ impl SessionTable {
     }
 
     /// The session of a packet that travels in `direction` if it is the one that the probe found, which is established and
-    /// within one family: what most are that a packet belongs to. Compares the whole key. `None` does not say that there is
-    /// no session.
+    /// within one family: what most are that a packet belongs to; if `told`, one whose real server has nothing left to learn
+    /// of the client. Compares the whole key. `None` does not say that there is no session.
     #[inline(always)]
     pub fn confirm(
         &self,
@@ -240,11 +240,12 @@ impl SessionTable {
         v6: bool,
         candidate: Candidate,
         direction: Direction,
+        told: bool,
     ) -> Option<SessionIndex> {
         let session = candidate.0.session();
         // What stands for no session is no index either.
         let hot = self.hot.get(session.0 as usize)?;
-        let asked = Asked::established(tuple.protocol, v6);
+        let asked = Asked::established(tuple.protocol, v6, told);
         let is_it = if v6 {
             hot.is_key_wide(self.wide(session), tuple, direction, asked)
         } else {

@@ -62,7 +62,7 @@ fn confirm(
     candidate: Candidate,
 ) -> Option<(SessionIndex, Direction)> {
     let direction = candidate.direction();
-    Some((table.confirm(tuple, v6, candidate, direction)?, direction))
+    Some((table.confirm(tuple, v6, candidate, direction, false)?, direction))
 }
 
 /// What the staged look-up of one packet gives.
@@ -288,6 +288,24 @@ fn a_candidate_that_has_gone_stale_gives_no_wrong_session() {
     assert_eq!(confirm(&table, &first.inbound, false, Candidate::NONE), None);
     let again = table.insert(&first).unwrap();
     assert_eq!(table.find_hashed(&first.inbound, hash), Some((again, Direction::Inbound)));
+}
+
+#[test]
+fn a_session_whose_real_server_has_something_to_learn_is_not_confirmed_as_told() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut table = table(4);
+        let inbound = keys(1, V4, protocol).inbound;
+        let session = table.insert(&keys(1, V4, protocol)).unwrap();
+        let candidate = table.probe(table.hash_key(&inbound));
+        table.hot_mut(session).state = State::Established;
+        let confirm =
+            |table: &SessionTable, told| table.confirm(&inbound, false, candidate, Direction::Inbound, told);
+        assert_eq!([true, false].map(|told| confirm(&table, told)), [Some(session); 2]);
+        table.hot_mut(session).flags.set(Flags::TOA);
+        assert_eq!([true, false].map(|told| confirm(&table, told)), [None, Some(session)]);
+        table.hot_mut(session).flags.set(Flags::PROXY_HEADER);
+        assert_eq!([true, false].map(|told| confirm(&table, told)), [None; 2]);
+    }
 }
 
 /// RIP is a client of the VIP and is scheduled to itself.

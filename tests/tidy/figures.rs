@@ -72,14 +72,15 @@ fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
     entry[key].as_str().unwrap_or_default()
 }
 
-/// How fast the core was, and what the rounds at full speed give alone.
+/// How many rounds at full speed decided, of all; or that all did, and at which share of it the core ran: always so in
+/// records that are older than the rule.
 fn core(core: &Value) -> String {
-    let mut cell = number(&core["share"]);
-    if core["ratio"].is_number() {
-        let _ =
-            write!(cell, "; {} in {} rounds at full speed", number(&core["ratio"]), number(&core["rounds"]));
+    match (text(core, "judged"), core["share"].is_number()) {
+        ("at full speed", _) => format!("{} of {}", number(&core["rounds"]), number(&core["of"])),
+        ("all", _) => format!("all {}, at {}", number(&core["of"]), number(&core["share"])),
+        (_, true) => format!("all, at {}", number(&core["share"])),
+        (_, false) => String::new(),
     }
-    cell
 }
 
 fn parameters(params: &Value) -> String {
@@ -108,6 +109,17 @@ fn number(value: &Value) -> String {
 }
 
 #[test]
+fn the_core_says_which_rounds_decided() {
+    let cell = |found: Value| core(&found);
+    let found =
+        |judged| serde_json::json!({"speed": 1.7, "share": 0.7, "judged": judged, "rounds": 2, "of": 1027});
+    assert_eq!(cell(found("all")), "all 1,027, at 0.7");
+    assert_eq!(cell(found("at full speed")), "2 of 1,027");
+    let old = serde_json::json!({"speed": 1.3, "fastest": 2.5, "share": 0.52, "ratio": 0.75, "rounds": 4});
+    assert_eq!((cell(old), cell(Value::Null)), ("all, at 0.52".into(), String::new()));
+}
+
+#[test]
 fn only_the_last_record_of_a_case_is_shown() {
     let entry = |time: &str, case: &str, value: f64| {
         serde_json::json!({
@@ -117,9 +129,10 @@ fn only_the_last_record_of_a_case_is_shown() {
         })
     };
     let mut last = entry("2T", "a", 12_345.0);
-    last["core"] = serde_json::json!({"speed": 1.3, "share": 0.52, "ratio": 0.75, "rounds": 4});
+    last["core"] =
+        serde_json::json!({"speed": 2.4, "share": 0.97, "judged": "at full speed", "rounds": 9, "of": 14});
     let table = figures(&[entry("1T", "a", 1.5), entry("1T", "b", 2.0), last]);
-    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** | 0.52; 0.75 in 4 rounds at full speed |";
+    let row = "| `a` | sessions 1,000,000 | 12,345 bytes | none | 0.5 | value <= 2 | **missed** | 9 of 14 |";
     assert!(table.contains(row), "{table}");
     assert!(table.contains("| `b` |") && !table.contains("1.5"), "{table}");
     assert!(table.contains("* b: `scripts/bench.sh`, commit c0ffee, a CPU, 1"), "{table}");

@@ -1,4 +1,4 @@
-"""How fast the core was, and what its rounds at full speed say."""
+"""How fast the core was, and which rounds decide."""
 
 import pathlib
 import sys
@@ -7,34 +7,109 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import core  # noqa: E402
+import results  # noqa: E402
 
 
-def entry(speeds=(), ours=(), theirs=(), **more):
-    return {"machine": {"cpu": "a CPU"}, "runs": {"rounds": core.rounds(speeds, ours, theirs)}, **more}
+def taken(rounds, quick=False, full_speed=4.0):
+    """Rounds of (speed between the turns, ours), theirs always 10; the last one comes again and again."""
+    endless = [*rounds, *[rounds[-1]] * core.Rounds(quick, full_speed).limit]
+    ours = iter([value for _, value in endless])
+    speeds = iter([9.0, *(speed for between, _ in endless for speed in (between, 9.0))])
+    turns = {"a": ours.__next__, "b": lambda: 10}
+    return core.Rounds(quick, full_speed).take(turns, speeds.__next__)
 
 
-def test_rounds_at_full_speed_are_told_apart():
-    found = [entry([4.0, 2.0, 3.9, 2.12, 2.0], [8, 3, 9, 3, 3], [10, 5, 10, 5, 5])]
-    core.mark(found, [])
-    assert found[0]["core"] == {"speed": 2.12, "fastest": 4.0, "share": 0.53, "ratio": 0.85, "rounds": 2}
+def judged(*arguments, **more):
+    found = taken(*arguments, **more).figures("a", "b")
+    return found["value"], found["ratio"], found["core"]
 
 
-def test_full_speed_is_the_fastest_ever_seen_of_this_cpu():
+CALM, DISTURBED = (3.9, 8), (2.0, 3)
+
+
+def test_rounds_at_full_speed_decide():
+    value, ratio, found = judged([DISTURBED, CALM, DISTURBED, DISTURBED, CALM] + [DISTURBED] * 10 + [CALM] * 7)
+    assert (value, ratio) == (8, 0.8)
+    assert found == {"speed": 3.9, "fastest": 4.0, "share": 0.97, "judged": "at full speed", "rounds": 9, "of": 22,
+                     "all_value": 3, "all_ratio": 0.3}
+
+
+def test_the_result_does_not_say_which_rounds_decide():
+    rounds = [(3.9, 1), (2.0, 30), (3.9, 20), (2.0, 1), (3.9, 8), (2.0, 8)] * 3
+    value, _, found = judged(rounds)
+    assert (value, found["rounds"], found["of"]) == (8, 9, 17)
+
+
+def test_a_change_within_a_round_shows():
+    # Before, between the turns, and after them.
+    for speeds in ([2.0, 4.0, 4.0], [4.0, 2.0, 4.0], [4.0, 4.0, 2.0]):
+        rounds = core.Rounds(True, 4.0)
+        rounds.wanted = rounds.limit = 1
+        rounds.take({"a": lambda: 1, "b": lambda: 1}, iter(speeds).__next__)
+        assert (len(rounds.all), rounds.at_full_speed("a", "b")) == (1, [])
+
+
+def test_what_was_after_a_round_is_before_the_next():
+    rounds = core.Rounds(True, 4.0).take({"a": lambda: 1}, iter([4.0, 4.0, 2.0, 4.0]).__next__)
+    assert [found["a"] for found in rounds.all] == [(1, 4.0), (1, 2.0), (1, 2.0)]
+
+
+def test_only_the_turns_that_are_compared_must_be_at_full_speed():
+    rounds = core.Rounds(True, 4.0)
+    speeds = iter([4.0, *[4.0, 4.0, 2.0, 4.0] * 3])
+    rounds.take({name: lambda: 1 for name in "abcd"}, speeds.__next__)
+    assert [len(rounds.at_full_speed(*pair)) for pair in ("ab", "ac", "ad")] == [3, 0, 0]
+    assert len(rounds.all) == 3
+
+
+def test_a_round_waits_for_full_speed_but_not_for_ever():
+    begun = []
+    speeds = iter([2.0, 2.0, 3.9, *[2.0] * 10_000])
+    rounds = core.Rounds(False, 4.0)
+    rounds.take({"a": lambda: begun.append(next(speeds)), "b": lambda: None}, speeds.__next__)
+    assert len(begun) == rounds.limit == 27
+    # Twice before the first round, and before each other one until patience ends.
+    spent = 10_003 - len(list(speeds))
+    assert spent == 1 + 2 + 26 * rounds.patience + 27 * 3
+
+
+@pytest.mark.parametrize("quick, calm, decides", [(False, 4, 3), (False, 5, 8), (True, 2, 8), (True, 3, 8)])
+def test_too_few_at_full_speed_leave_it_to_all(quick, calm, decides):
+    value, _, found = judged([CALM] * calm + [DISTURBED], quick)
+    assert (value, found["rounds"]) == (decides, calm)
+    assert found["judged"] == ("at full speed" if calm >= (3 if quick else 5) else "all")
+
+
+@pytest.mark.parametrize("quick, count", [(False, 27), (True, 3)])
+def test_disturbed_rounds_are_followed_by_others_but_not_for_ever(quick, count):
+    assert judged([DISTURBED], quick)[2]["of"] == count
+    assert judged([CALM], quick)[2]["of"] == (3 if quick else 9)
+
+
+def test_the_fastest_is_on_record_or_what_one_in_ten_had():
+    assert taken([(3.0, 8)], full_speed=0).full_speed == 3.0
+    assert taken([(3.0, 8)] * 8 + [(4.0, 8), (3.0, 8)], full_speed=0).full_speed == 3.0, "one is an accident"
     history = [{"cpu": "a CPU", "core": {"speed": 2.0, "fastest": 4.0, "share": 0.5}},
                {"cpu": "another", "core": {"speed": 9.0, "fastest": 9.0, "share": 1.0}},
                {"cpu": "a CPU"}, {"cpu": "a CPU", "core": None}]
-    found = [entry([2.0, 2.0], [3, 3], [5, 5])]
-    core.mark(found, history)
-    assert found[0]["core"] == {"speed": 2.0, "fastest": 4.0, "share": 0.5}, "no round was at full speed"
+    assert [core.on_record(cpu, history) for cpu in ("a CPU", "unknown")] == [4.0, 0]
 
 
-def test_an_entry_of_the_engine_has_one_speed_and_others_have_none():
-    found = [entry(core_speed=3.0), entry(core_speed=4.0), entry()]
-    core.mark(found, [])
-    assert [known["core"]["share"] for known in found if "core" in known] == [0.75, 1.0]
-    assert "core" not in found[2]
+def test_the_table_says_which_rounds_decided():
+    shown = lambda found: results.table([results.result("a", {}, 1, "s", core=found)]).splitlines()[-1].split("s", 1)[1].strip()
+    assert shown(judged([CALM])[2]) == "9 of 9"
+    assert shown(judged([DISTURBED])[2]) == "all 27, at 0.5"
+    assert shown(None) == ""
 
 
-@pytest.mark.parametrize("theirs", [[0, 5], [0, 0]])
-def test_a_round_without_a_reference_is_none(theirs):
-    assert len(core.rounds([1.0, 1.0], [3, 3], theirs)) == theirs.count(5)
+def test_a_figure_made_of_two_tells_the_slower_core():
+    fast = {"share": 0.97, "judged": "at full speed", "all_value": 100, "all_ratio": 2}
+    slow = {"share": 0.6, "judged": "all", "all_value": 200, "all_ratio": 3}
+    assert core.compared(fast, slow) == {**slow, "all_value": 100, "all_ratio": 2.0}
+    assert core.compared(slow, fast) == {**slow, "all_value": 200, "all_ratio": 0.5}
+
+
+def test_a_round_without_a_reference_gives_no_quotient():
+    rounds = core.Rounds(True, 4.0).take({"a": lambda: 3, "b": iter([0, 5, 5]).__next__}, lambda: 4.0)
+    found = rounds.figures("a", "b")
+    assert (found["runs"]["rounds"], found["ratio"]) == ([[4.0, 0.6], [4.0, 0.6]], 0.6)
