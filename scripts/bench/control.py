@@ -45,7 +45,7 @@ def _apply(gateway, rounds):
 
 def _service(number):
     servers = [{"address": f"10.{64 + number // 250}.{number % 250}.{n}:8080"} for n in range(1, 101)]
-    return {"name": f"s{number}", "listen": f"{traffic.VIP}:{10_000 + number}", "protocol": "tcp", "local_pool": "pool",
+    return {"name": f"s{number}", "listen": f"{traffic.V4.vip}:{10_000 + number}", "protocol": "tcp", "local_pool": "pool",
             "real_server": servers}
 
 

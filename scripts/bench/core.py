@@ -32,8 +32,18 @@ def on_record(cpu, history):
 
 def compared(ours, theirs):
     """For the rate of one figure as a share of another's: what that of the slower core says, and what all rounds give."""
-    slower = min((ours, theirs), key=lambda core: core["share"])
-    return {**slower, "all_value": ours["all_value"], "all_ratio": rounded(theirs["all_value"] / ours["all_value"])}
+    return {**_slower(ours, theirs), "all_value": ours["all_value"],
+            "all_ratio": rounded(theirs["all_value"] / ours["all_value"])}
+
+
+def compared_shares(ours, theirs):
+    """The same for the ratio of one figure as a share of another's ratio."""
+    return {**_slower(ours, theirs), "all_value": ours["all_ratio"],
+            "all_ratio": rounded(ours["all_ratio"] / theirs["all_ratio"])}
+
+
+def _slower(ours, theirs):
+    return min((ours, theirs), key=lambda core: core["share"])
 
 
 class Rounds:

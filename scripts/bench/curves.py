@@ -7,6 +7,8 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "fullnat"
 from matplotlib import pyplot  # noqa: E402
 
+WHO_FORWARDS = {"fullnatd": "-", "testpmd 5tswap": "--", "testpmd io": ":"}
+
 
 def draw(results, directory):
     """Draws what there is enough of; the paths."""
@@ -47,13 +49,23 @@ def _sessions(entry):
 
 
 def _forward(axes, entries):
-    ours = _series(entries, lambda entry: f"fullnatd, {entry['params']['kind']}", _sessions,
-                   lambda entry: entry["value"] / 1e6)
-    _lines(axes, {name: sorted(dict(points).items()) for name, points in ours.items()})
-    _lines(axes, _series(entries, lambda entry: f"{entry['reference']}, {entry['params']['kind']}", _sessions,
-                         lambda entry: entry["reference_value"] / 1e6), linestyle="--")
+    """A colour for every kind of frames, a style of line for who forwards them."""
+    rates = {}
+    for entry in entries:
+        if "compared" not in entry["params"]:
+            kind = entry["params"]["kind"]
+            rates.setdefault((kind, "fullnatd"), {})[_sessions(entry)] = entry["value"] / 1e6
+            rates.setdefault((kind, entry["reference"]), {})[_sessions(entry)] = entry["reference_value"] / 1e6
+    colours = {kind: f"C{at}" for at, kind in enumerate(dict.fromkeys(kind for kind, _ in rates))}
+    for (kind, who), points in rates.items():
+        axes.plot(*zip(*sorted(points.items())), marker="o", color=colours[kind], linestyle=WHO_FORWARDS[who])
+    for kind, colour in colours.items():
+        axes.plot([], [], color=colour, label=kind)
+    for who, style in WHO_FORWARDS.items():
+        axes.plot([], [], color="grey", linestyle=style, label=who)
     axes.set(xscale="log", ylim=(0, None), xlabel="live sessions, drawn uniformly at random",
-             ylabel="million packets per second, one core", title="forward: UDP of 64 and TCP of 66 bytes, net_pcap")
+             ylabel="million packets per second, one core",
+             title="forward: UDP of 64 bytes, TCP of 66 and 86 (IPv6), net_pcap")
 
 
 def _cycles(axes, entries):

@@ -1,8 +1,9 @@
 """`forward`: packets per second of one worker on a net_pcap vdev that plays a file for ever and frees what is sent.
 
-UDP frames of 64 bytes, whose sessions the first pass of the file opens, and TCP frames of 66 bytes, acknowledgements of
-sessions that were opened before (see `open_sessions`). References: testpmd 5tswap (touches and rewrites MAC, IP and
-ports) and io on the same vdev and file.
+UDP frames of 64 bytes, whose sessions the first pass of the file opens, and TCP frames of 66 bytes (86 of IPv6),
+acknowledgements of sessions that were opened before (see `open_sessions`). References: testpmd 5tswap (touches and
+rewrites MAC, IP and ports) and io on the same vdev and file; and for TCP and IPv6, each as a share of its own 5tswap, what
+UDP over IPv4 reaches.
 """
 
 import contextlib
@@ -21,17 +22,35 @@ from rig.netns import Namespace, link, set_offloads
 # Buffers beside those that hold the file: rings, caches, what is under way.
 WORKING_SET = 8192
 SIDE_BUFFERS = 16384
-SESSIONS = [1, 1_000, 100_000, 1_000_000]
-GOALS = {1_000: (">=", 0.75, "ratio"), 1_000_000: (">=", 0.75, "ratio")}
+# More than one of either family takes in the table.
+SESSION_BYTES = {"4": 170, "6": 234}
+SESSIONS = {1: ["udp4", "tcp4"], 1_000: ["udp4", "tcp4", "udp6", "tcp6"], 100_000: ["udp4", "tcp4"],
+            1_000_000: ["udp4", "tcp4", "udp6", "tcp6"]}
+SESSIONS_QUICK = {1_000: ["udp4", "tcp4", "udp6"], 100_000: ["udp4", "tcp4"]}
+# IPv6 is judged by IPv4.
+GOALS = {(kind, sessions): (">=", 0.75, "ratio") for kind in ("udp4", "tcp4") for sessions in (1_000, 1_000_000)}
 SIDE_DEVICE = "net_af_packet0,iface=side,framecnt=4096,qdisc_bypass=1"
 
 
 def run(context):
     """Yields the results."""
-    counts = dict.fromkeys(traffic.FRAMES, [1_000, 100_000] if context.quick else SESSIONS)
-    for kind, sizes in counts.items():
-        for sessions in sizes:
-            yield from _one(context, kind, sessions)
+    for sessions, kinds in (SESSIONS_QUICK if context.quick else SESSIONS).items():
+        shares = {}
+        for kind in kinds:
+            for entry in _one(context, kind, sessions):
+                if entry["reference"] == "testpmd 5tswap":
+                    shares[kind] = entry
+                yield entry
+        yield from _families(shares)
+
+
+def _families(shares):
+    """IPv6 and TCP against IPv4 UDP, each as a share of what 5tswap makes of the same frames. {kind: its entry}"""
+    base = shares.pop("udp4")
+    for kind, entry in shares.items():
+        yield result("forward", {"kind": kind, "sessions": entry["params"]["sessions"], "compared": "share"},
+                     entry["ratio"], "x testpmd 5tswap", "udp4", base["ratio"], goal=(">=", 0.9, "ratio"),
+                     core=core.compared_shares(entry["core"], base["core"]))
 
 
 def _one(context, kind, sessions):
@@ -43,7 +62,7 @@ def _one(context, kind, sessions):
     for reference in ("5tswap", "io"):
         yield result(
             "forward", {"kind": kind, "sessions": sessions, "frame": traffic.FRAME_LEN[kind]}, unit="packets/s",
-            reference=f"testpmd {reference}", goal=GOALS.get(sessions) if reference == "5tswap" else None,
+            reference=f"testpmd {reference}", goal=GOALS.get((kind, sessions)) if reference == "5tswap" else None,
             **rounds.figures("fullnatd", reference))
 
 
@@ -63,7 +82,8 @@ class Bed:
         self.ends.callback(self.path.unlink)
         # 2.5 KiB a buffer for every process, and the tables.
         pages = self.processes * ((self.mbufs + SIDE_BUFFERS) * 2560 // (2 << 20) + 64)
-        self.ends.enter_context(machine.huge_pages(pages + self.processes * self.sessions * 170 // (2 << 20)))
+        tables = self.processes * self.sessions * SESSION_BYTES[self.kind[-1]] // (2 << 20)
+        self.ends.enter_context(machine.huge_pages(pages + tables))
         self.ends.callback(self._stop)
         return self
 
@@ -81,8 +101,8 @@ class Bed:
     def add_gateway(self, name, toa=False):
         """fullnatd, all sessions open, paused."""
         cores = self.polls, self.controls
-        if self.kind == "udp4":
-            toml = traffic.gateway_toml(self.device, self.mbufs, self.sessions, cores)
+        if self.kind.startswith("udp"):
+            toml = traffic.gateway_toml(self.device, self.mbufs, self.sessions, cores, self.kind)
             gateway = self.pollers[name] = poller.Gateway(self.context.directory, toml, name)
         else:
             space = Namespace(name.replace(" ", ""), ipv6=False)
@@ -94,7 +114,7 @@ class Bed:
             toml = traffic.gateway_toml(self.device, self.mbufs + SIDE_BUFFERS, self.sessions, cores, self.kind, toa,
                                         SIDE_DEVICE)
             gateway = self.pollers[name] = poller.Gateway(self.context.directory, toml, name, space)
-            open_sessions(gateway, space, self.sessions)
+            open_sessions(gateway, space, self.sessions, self.kind)
         settle(gateway, self.sessions)
 
     def add_testpmd(self, mode):
@@ -131,19 +151,20 @@ def eal(prefix, device, lcores):
     return [f"--file-prefix={prefix}", "--no-pci", "--in-memory", f"--vdev={device}", "--lcores", lcores]
 
 
-def open_sessions(gateway, space, sessions):
+def open_sessions(gateway, space, sessions, kind):
     """Opens TCP sessions through the side port, then moves clients and real servers to the wire.
 
     Until the routes change, what the wire plays comes from the wrong side and is dropped (RFC 3704); from then on every
     session finds its next hops anew at its first packet.
     """
     say(f"opening {sessions:,} TCP sessions through a second port")
-    opener = space.start(sys.executable, ROOT / "scripts" / "bench" / "opener.py", "peer", space.mac("side"), sessions)
+    opener = space.start(sys.executable, ROOT / "scripts" / "bench" / "opener.py", "peer", space.mac("side"), sessions,
+                         kind)
     if opener.wait() != 0:
         raise RuntimeError(f"not all sessions could be opened: {gateway.worker()} {gateway.lost()}")
     document = gateway.control.get("/v1/config")
-    document["route"] = [{"to": "0.0.0.0/0", "via": traffic.ROUTER},
-                         {"to": traffic.ROUTED_NETWORK, "via": traffic.REAL_SERVERS[0]}]
+    of = traffic.family(kind)
+    document["route"] = [{"to": of.anywhere, "via": of.router}, {"to": of.routed_network, "via": of.real_servers[0]}]
     gateway.control.request("PUT", "/v1/config", document)
 
 

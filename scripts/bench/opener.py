@@ -1,8 +1,9 @@
 """Opens TCP sessions through the gateway: plays clients and real servers on one interface, both behind one router.
 
-usage: opener.py INTERFACE GATEWAY-MAC SESSIONS. Run in the network namespace of the interface; ends when every session
-is open, or with status 1 if some do not open. Without state for a session but whether it is open: a SYN that comes out
-of the gateway is answered by SYN-ACK, a SYN-ACK by the client's ACK, and what does not get on is begun again.
+usage: opener.py INTERFACE GATEWAY-MAC SESSIONS KIND, the kind tcp4 or tcp6. Run in the network namespace of the
+interface; ends when every session is open, or with status 1 if some do not open. Without state for a session but whether
+it is open: a SYN that comes out of the gateway is answered by SYN-ACK, a SYN-ACK by the client's ACK, and what does not
+get on is begun again.
 """
 
 import errno
@@ -21,19 +22,17 @@ PATIENCE_SECS = 0.2
 GIVE_UP_SECS = 10
 # Sessions between two words about how it goes.
 TOLD = 100_000
-ETHERTYPE_IP, ETHERTYPE_ARP = b"\x08\x00", b"\x08\x06"
-VIP = traffic.packed(traffic.VIP)
 
 
 class Opener:
     """Flows 0 to `sessions` - 1."""
 
-    def __init__(self, interface, gateway_mac, sessions):
+    def __init__(self, interface, gateway_mac, sessions, kind):
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self.socket.bind((interface, 0))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self.socket.setblocking(False)
-        self.gateway_mac, self.sessions = gateway_mac, sessions
+        self.gateway_mac, self.sessions, self.family = gateway_mac, sessions, traffic.family(kind)
         self.opened, self.under_way = 0, {}
         self.begun = self.introduced = 0
 
@@ -62,13 +61,17 @@ class Opener:
     def begin(self):
         """Introduces the router, then keeps the window full."""
         if not self.introduced:
-            for operation in (1, 2):
-                self.send(traffic.arp_frame(operation, traffic.SIDE_ROUTER, self.gateway_mac, traffic.SIDE_GATEWAY))
+            for answers in (False, True):
+                self.introduce(answers)
             return
         now = time.monotonic()
         while len(self.under_way) < WINDOW and self.begun < self.sessions:
             self.syn(self.begun, now)
             self.begun += 1
+
+    def introduce(self, answers):
+        """The router asks for the gateway or answers it."""
+        self.send(traffic.neighbour_frame(answers, self.family.side_router, self.family.side_gateway, self.gateway_mac))
 
     def begin_again(self):
         """What has not got on for a while."""
@@ -78,8 +81,8 @@ class Opener:
 
     def syn(self, number, now):
         self.under_way[number] = now
-        self.send(traffic.segment(traffic.client_ends(number), traffic.SYN, traffic.CLIENT_ISN, timestamps=(1, 0),
-                                  to=self.gateway_mac))
+        self.send(traffic.segment(traffic.client_ends(number, self.family), traffic.SYN, traffic.CLIENT_ISN,
+                                  timestamps=(1, 0), to=self.gateway_mac))
 
     def receive(self):
         """Answers what has come; how many frames that were."""
@@ -90,32 +93,45 @@ class Opener:
             except BlockingIOError:
                 break
             count += 1
-            if frame[12:14] == ETHERTYPE_ARP:
+            of = self.family
+            if frame[12:14] == traffic.ETHERTYPE_ARP:
                 self.arp(frame)
-            elif frame[12:14] == ETHERTYPE_IP and len(frame) >= 54 and frame[23] == 6:
-                self.tcp(frame)
+            elif frame[12:14] == of.ethertype and len(frame) >= of.l4_at + 20:
+                if frame[of.protocol_at] == traffic.TCP:
+                    self.tcp(frame)
+                elif frame[of.protocol_at] == traffic.ICMPV6:
+                    self.neighbour_discovery(frame[of.l4_at:])
         return count
 
     def arp(self, frame):
         """The gateway's answer to our question, or its own about our router."""
-        operation, asked = frame[20:22], frame[38:42]
-        if operation == b"\x00\x02":
+        self.neighbour(frame[20:22] == b"\x00\x02", frame[20:22] == b"\x00\x01", frame[38:42])
+
+    def neighbour_discovery(self, message):
+        """The same. What the gateway advertises unasked answers nothing."""
+        flags, target = struct.unpack_from("!I16s", message, 4)
+        answers = message[0] == traffic.ADVERTISEMENT and flags & traffic.SOLICITED
+        self.neighbour(answers, message[0] == traffic.SOLICITATION, target)
+
+    def neighbour(self, answers, asks, target):
+        if answers:
             self.introduced += 1
-        elif operation == b"\x00\x01" and asked == traffic.packed(traffic.SIDE_ROUTER):
-            self.send(traffic.arp_frame(2, traffic.SIDE_ROUTER, self.gateway_mac, traffic.SIDE_GATEWAY))
+        elif asks and target == traffic.packed(self.family.side_router):
+            self.introduce(True)
 
     def tcp(self, frame):
-        flags = frame[47]
+        of = self.family
+        src, dst = frame[of.source], frame[of.destination]
+        sport, dport, seq = struct.unpack_from("!HHI", frame, of.l4_at)
+        flags = frame[of.l4_at + 13]
         if flags == traffic.SYN:
-            src, dst = frame[26:30], frame[30:34]
-            sport, dport, seq = struct.unpack_from("!HHI", frame, 34)
-            at = frame.find(b"\x08\x0a", 54)
+            at = frame.find(b"\x08\x0a", of.l4_at + 20)
             sent, = struct.unpack_from("!I", frame, at + 2)
             self.send(traffic.segment((dst, dport, src, sport), traffic.SYN | traffic.ACK, traffic.SERVER_ISN, seq + 1,
                                       timestamps=(1, sent), to=self.gateway_mac))
-        elif flags == traffic.SYN | traffic.ACK and frame[26:30] == VIP:
-            number = traffic.flow(int.from_bytes(frame[30:34], "big"), int.from_bytes(frame[36:38], "big"))
-            self.send(traffic.established_frame(number, self.gateway_mac))
+        elif flags == traffic.SYN | traffic.ACK and src == traffic.packed(of.vip):
+            number = traffic.flow(dst, dport)
+            self.send(traffic.established_frame(number, of, self.gateway_mac))
             if self.under_way.pop(number, None) is not None:
                 self.opened += 1
 
@@ -130,8 +146,8 @@ class Opener:
                 select.select([], [self.socket], [], 0.01)
 
 
-def main(interface, gateway_mac, sessions):
-    opener = Opener(interface, bytes.fromhex(gateway_mac.replace(":", "")), int(sessions))
+def main(interface, gateway_mac, sessions, kind):
+    opener = Opener(interface, bytes.fromhex(gateway_mac.replace(":", "")), int(sessions), kind)
     done = opener.run()
     opener.tell()
     return 0 if done else 1

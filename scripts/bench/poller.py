@@ -137,10 +137,10 @@ class Gateway(Poller):
             self.pause()
 
     def lost(self):
-        """Packets dropped so far; ARP messages, which are the gateway's own and end there by right, are none."""
+        """Packets dropped so far; ARP and ND messages, which are the gateway's own and end there by right, are none."""
         return {drop["reason"]: drop["total"] for drop in self.control.get("/v1/drops")
                 if drop["total"] and drop["severity"] != "consumed" and "arp" not in drop["reason"]
-                and "neighbour" not in drop["reason"]}
+                and "neighbour" not in drop["reason"] and not drop["reason"].startswith("nd_")}
 
 
 class Testpmd(Poller):

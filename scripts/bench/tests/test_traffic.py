@@ -8,6 +8,9 @@ import sys
 import tomllib
 
 import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr
+from scapy.layers.l2 import Ether
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import instructions  # noqa: E402
@@ -30,49 +33,94 @@ def test_every_session_is_in_the_file_once_and_in_no_order(tmp_path):
     count = traffic.write_pcap(tmp_path / "a.pcap", 10_000)
     found = list(frames(tmp_path / "a.pcap"))
     assert len(found) == count == 10_000 + len(traffic.introductions())
-    flows = [(frame[26:30], frame[34:36]) for frame in found if frame[12:14] == b"\x08\x00"]
+    flows = [(frame[26:30], frame[34:36]) for frame in of_clients(tmp_path / "a.pcap", "udp4")]
     assert len(set(flows)) == 10_000
     assert flows != sorted(flows)
 
 
 def test_few_sessions_are_drawn_until_the_file_is_long_enough(tmp_path):
     traffic.write_pcap(tmp_path / "a.pcap", 10)
-    flows = [frame[26:36] for frame in frames(tmp_path / "a.pcap") if frame[12:14] == b"\x08\x00"]
+    flows = [frame[26:36] for frame in of_clients(tmp_path / "a.pcap", "udp4")]
     assert len(set(flows)) == 10 and len(flows) == traffic.FRAMES_MIN
 
 
-@pytest.mark.parametrize("kind, length, protocol", [("udp4", 60, 17), ("tcp4", 66, 6)])
-def test_checksums_are_right(kind, length, protocol):
-    frame = traffic.FRAMES[kind](12345)
-    assert len(frame) == length
-    assert traffic.checksum(frame[14:34]) == 0
-    pseudo = frame[26:34] + struct.pack("!BBH", 0, protocol, length - 34)
-    assert traffic.checksum(pseudo + frame[34:]) == 0
+def of_clients(path, kind):
+    """Without the neighbours' introductions."""
+    protocol_at = traffic.family(kind).protocol_at
+    return [frame for frame in frames(path) if frame[protocol_at] in (traffic.TCP, traffic.UDP)]
 
 
-def test_a_client_says_which_flow_it_is():
+def as_computed(frame):
+    """The same with lengths and checksums as scapy computes them."""
+    packet = Ether(frame)
+    for layer in packet.iterpayloads():
+        for field in ("chksum", "cksum", "len", "plen", "dataofs"):
+            if field in layer.fields:
+                delattr(layer, field)
+    return bytes(packet)
+
+
+@pytest.mark.parametrize("kind, length", [("udp4", 60), ("tcp4", 66), ("udp6", 64), ("tcp6", 86)])
+def test_checksums_and_lengths_are_right(kind, length):
+    for number in range(0, 100_000, 977):
+        frame = traffic.FRAMES[kind](number, traffic.family(kind))
+        assert len(frame) == length
+        assert as_computed(frame) == frame
+        layer = Ether(frame)[{"udp": UDP, "tcp": TCP}[kind[:3]]]
+        assert (layer.sport, layer.dport) == (traffic.client(number)[1], 80)
+
+
+@pytest.mark.parametrize("of", [traffic.V4, traffic.V6])
+def test_a_client_says_which_flow_it_is(of):
     for number in (0, 1, 63, 64, 999_999):
-        assert traffic.flow(*traffic.client(number)) == number
+        assert traffic.flow(*traffic.client(number, of)) == number
 
 
-def test_the_frames_of_a_tcp_file_continue_the_handshake(tmp_path):
-    traffic.write_pcap(tmp_path / "a.pcap", 10_000, "tcp4")
-    segments = [frame for frame in frames(tmp_path / "a.pcap") if frame[12:14] == b"\x08\x00"]
-    assert {struct.unpack_from("!II", frame, 38) for frame in segments} == {(1_001, 5_001)}
-    assert {frame[46:48] for frame in segments} == {b"\x80\x10"}, "32 bytes of header, ACK"
-    assert len({frame[26:30] + frame[34:36] for frame in segments}) == 10_000
+def test_neighbours_of_ipv6_introduce_themselves_by_neighbour_discovery():
+    found = [Ether(frame) for frame in traffic.introductions(traffic.V6)]
+    asked, answered = found[::2], found[1::2]
+    neighbours = [traffic.V6.router, *traffic.V6.real_servers]
+    assert [message["IPv6"].src for message in asked] == [message["IPv6"].src for message in answered] == neighbours
+    assert {message["IPv6"].hlim for message in found} == {255}
+    assert {message[ICMPv6ND_NS].tgt for message in asked} == {traffic.V6.gateway}
+    assert [message[ICMPv6ND_NA].tgt for message in answered] == neighbours
+    assert {(message[ICMPv6ND_NA].S, message[ICMPv6ND_NA].O) for message in answered} == {(1, 1)}
+    told = [*(message[ICMPv6NDOptSrcLLAddr] for message in asked), *(message[ICMPv6NDOptDstLLAddr] for message in answered)]
+    assert {option.lladdr for option in told} == {traffic.PEER_MAC.hex(":")}
+    assert all(as_computed(bytes(message)) == bytes(message) for message in found)
 
 
-@pytest.mark.parametrize("kind", ["udp4", "tcp4"])
+@pytest.mark.parametrize("kind", ["tcp4", "tcp6"])
+def test_the_frames_of_a_tcp_file_continue_the_handshake(tmp_path, kind):
+    traffic.write_pcap(tmp_path / "a.pcap", 10_000, kind)
+    segments, of = of_clients(tmp_path / "a.pcap", kind), traffic.family(kind)
+    assert {struct.unpack_from("!II", frame, of.l4_at + 4) for frame in segments} == {(1_001, 5_001)}
+    assert {frame[of.l4_at + 12:of.l4_at + 14] for frame in segments} == {b"\x80\x10"}, "32 bytes of header, ACK"
+    assert len({frame[of.source] + frame[of.l4_at:of.l4_at + 2] for frame in segments}) == 10_000
+
+
+@pytest.mark.parametrize("kind", traffic.FRAMES)
 def test_the_configuration_fits_the_frames(kind):
     toml = tomllib.loads(traffic.gateway_toml("net_pcap0", 100_000, 1_000, (1, 0), kind, toa=True, side="net_tap0"))
     [service] = toml["service"]
-    frame = traffic.FRAMES[kind](0)
-    vip = ipaddress.IPv4Address(frame[30:34])
-    assert service["listen"] == f"{vip}:{struct.unpack_from('!H', frame, 36)[0]}"
-    assert service["protocol"] == {17: "udp", 6: "tcp"}[frame[23]]
+    of = traffic.family(kind)
+    frame = traffic.FRAMES[kind](0, of)
+    vip = ipaddress.ip_address(frame[of.destination])
+    port = struct.unpack_from("!H", frame, of.l4_at + 2)[0]
+    assert service["listen"] == (f"{vip}:{port}" if kind.endswith("4") else f"[{vip}]:{port}")
+    assert service["protocol"] == {17: "udp", 6: "tcp"}[frame[of.protocol_at]]
     assert service["client_address"] == "toa"
     assert [port["name"] for port in toml["port"]] == ["wire", "side"]
+    wire, side = (ipaddress.ip_interface(port["addresses"][0]).network for port in toml["port"])
+    assert vip in wire
+    [route] = toml["route"]
+    assert ipaddress.ip_address(frame[of.source]) in ipaddress.ip_network(route["to"])
+    assert ipaddress.ip_address(route["via"]) in (side if kind.startswith("tcp") else wire)
+
+
+def router(of, answers):
+    """The router of the side port asks or answers the gateway."""
+    return traffic.neighbour_frame(answers, of.side_router, of.side_gateway)
 
 
 class Gateway:
@@ -80,8 +128,8 @@ class Gateway:
 
     ISN = 77_000
 
-    def __init__(self, lost):
-        self.lost, self.inbox, self.clients, self.established = lost, [], {}, set()
+    def __init__(self, lost, of):
+        self.lost, self.of, self.inbox, self.clients, self.established = lost, of, [], {}, set()
 
     def fileno(self):
         return 0
@@ -89,25 +137,30 @@ class Gateway:
     def send(self, frame):
         if next(self.lost):
             return
-        if frame[12:14] == b"\x08\x06":
-            asks = frame[20:22] == b"\x00\x01"
-            self.inbox += [traffic.arp_frame(2, traffic.SIDE_GATEWAY)] if asks else []
+        of = self.of
+        if frame == router(of, answers=True):
             return
-        assert traffic.checksum(frame[14:34]) == 0
-        src, dst = frame[26:30], frame[30:34]
-        sport, dport, seq, ack = struct.unpack_from("!HHII", frame, 34)
-        lip, rip = traffic.packed("10.1.0.128"), traffic.packed("10.3.0.11")
-        if frame[47] == traffic.SYN:
+        if frame == router(of, answers=False):
+            self.inbox.append(traffic.neighbour_frame(True, of.side_gateway, of.side_router))
+            return
+        length = struct.pack("!HH", traffic.TCP, len(frame) - of.l4_at)
+        assert traffic.checksum(frame[of.source] + frame[of.destination] + length + frame[of.l4_at:]) == 0
+        assert of is traffic.V6 or traffic.checksum(frame[14:34]) == 0
+        src, dst = frame[of.source], frame[of.destination]
+        sport, dport, seq, ack = struct.unpack_from("!HHII", frame, of.l4_at)
+        lip, rip = traffic.packed(of.lips.split("-")[0]), traffic.packed(of.routed_servers[0])
+        flags = frame[of.l4_at + 13]
+        if flags == traffic.SYN:
             lport = 2_000 + len(self.clients)
             self.clients[lport] = (src, sport)
             self.inbox.append(traffic.segment((lip, lport, rip, 8080), traffic.SYN, self.ISN, timestamps=(9, 0)))
-        elif frame[47] == traffic.SYN | traffic.ACK:
+        elif flags == traffic.SYN | traffic.ACK:
             assert (src, sport, dst, ack) == (rip, 8080, lip, self.ISN + 1)
-            assert struct.unpack_from("!II", frame, 58) == (1, 9), "the SYN's own time stamp comes back"
-            self.inbox.append(traffic.segment((traffic.packed(traffic.VIP), 80, *self.clients[dport]), traffic.SYN | traffic.ACK, seq,
-                                              traffic.CLIENT_ISN + 1))
+            assert struct.unpack_from("!II", frame, of.l4_at + 24) == (1, 9), "the SYN's own time stamp comes back"
+            self.inbox.append(traffic.segment((traffic.packed(of.vip), 80, *self.clients[dport]),
+                                              traffic.SYN | traffic.ACK, seq, traffic.CLIENT_ISN + 1))
         else:
-            assert (frame[47], seq, ack) == (traffic.ACK, traffic.CLIENT_ISN + 1, traffic.SERVER_ISN + 1)
+            assert (flags, seq, ack) == (traffic.ACK, traffic.CLIENT_ISN + 1, traffic.SERVER_ISN + 1)
             self.established.add((src, sport))
 
     def recv(self, _):
@@ -116,19 +169,57 @@ class Gateway:
         return self.inbox.pop(0)
 
 
-@pytest.mark.parametrize("lost", [itertools.repeat(False), itertools.cycle([False] * 10 + [True])],
-                         ids=["nothing", "some"])
-def test_the_opener_completes_every_handshake(monkeypatch, lost):
-    gateway = Gateway(lost)
-    monkeypatch.setattr(opener, "PATIENCE_SECS", 0)
-    monkeypatch.setattr(opener.select, "select", lambda *_: None)
+def player_at(gateway, kind):
     player = opener.Opener.__new__(opener.Opener)
     player.__dict__.update(socket=gateway, gateway_mac=traffic.GATEWAY_MAC, sessions=3_000, opened=0, under_way={},
-                           begun=0, introduced=0)
+                           begun=0, introduced=0, family=traffic.family(kind))
+    return player
+
+
+@pytest.mark.parametrize("kind", ["tcp4", "tcp6"])
+@pytest.mark.parametrize("lost", [[False], [False] * 10 + [True]], ids=["nothing", "some"])
+def test_the_opener_completes_every_handshake(monkeypatch, lost, kind):
+    gateway = Gateway(itertools.cycle(lost), traffic.family(kind))
+    monkeypatch.setattr(opener, "PATIENCE_SECS", 0)
+    monkeypatch.setattr(opener.select, "select", lambda *_: None)
+    player = player_at(gateway, kind)
     assert player.run()
     assert player.opened == 3_000
     # The last ACK may get lost; every frame of the file repeats it.
     assert len(gateway.established) > 2_500
+
+
+@pytest.mark.parametrize("kind", ["tcp4", "tcp6"])
+def test_the_opener_answers_for_its_router_alone(kind):
+    of = traffic.family(kind)
+    gateway = Wire(traffic.neighbour_frame(False, of.side_gateway, of.side_router),
+                   traffic.neighbour_frame(False, of.side_gateway, of.router))
+    player = player_at(gateway, kind)
+    assert player.receive() == 2
+    assert gateway.sent == [router(of, answers=True)] and not player.introduced
+
+
+def test_what_the_gateway_advertises_unasked_introduces_nobody():
+    of = traffic.V6
+    solicited = traffic.neighbour_frame(True, of.side_gateway, of.side_router)
+    unasked = Ether(solicited)
+    unasked[ICMPv6ND_NA].S = 0
+    player = player_at(Wire(bytes(unasked)), "tcp6")
+    player.receive()
+    assert not player.introduced
+    player.socket.inbox.append(solicited)
+    player.receive()
+    assert player.introduced
+
+
+class Wire(Gateway):
+    """What has come, and what was sent in answer."""
+
+    def __init__(self, *frames):
+        self.inbox, self.sent = list(frames), []
+
+    def send(self, frame):
+        self.sent.append(frame)
 
 
 def test_readme_shows_the_curves_that_there_are(tmp_path):
