@@ -22,7 +22,7 @@ use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::phase::{Observer, Phase};
-use super::plain::{self, HEADERS_V4, HEADERS_V6, Kind};
+use super::plain::{self, Kind, TCP4, TCP6, UDP4, UDP6};
 use super::shard::{Shard, ShardConfig, ShardError, Turn};
 use crate::clock::Now;
 use crate::id::{PortId, WorkerId};
@@ -199,10 +199,10 @@ impl<P: Packet> Shard<P> {
             flows[0].plain = None;
             let kind = plain::kind_by_type(first.head());
             let (run, bytes) = match kind {
-                Some(Kind::Udp4) => self.look_up_run::<HEADERS_V4, false>(lane, packets, flows),
-                Some(Kind::Tcp4) => self.look_up_run::<HEADERS_V4, true>(lane, packets, flows),
-                Some(Kind::Udp6) => self.look_up_run::<HEADERS_V6, false>(lane, packets, flows),
-                Some(Kind::Tcp6) => self.look_up_run::<HEADERS_V6, true>(lane, packets, flows),
+                Some(Kind::Udp4) => self.look_up_run::<UDP4>(lane, packets, flows),
+                Some(Kind::Tcp4) => self.look_up_run::<TCP4>(lane, packets, flows),
+                Some(Kind::Udp6) => self.look_up_run::<UDP6>(lane, packets, flows),
+                Some(Kind::Tcp6) => self.look_up_run::<TCP6>(lane, packets, flows),
                 None => (0, 0),
             };
             received.v6 |= kind.is_some_and(Kind::is_v6);
@@ -224,16 +224,16 @@ impl<P: Packet> Shard<P> {
     /// Begins to look for the sessions of plain frames of one kind, until there comes another one; of how many, and the
     /// bytes of these.
     #[inline(never)]
-    fn look_up_run<const HEADERS: usize, const TCP: bool>(
+    fn look_up_run<const HEADERS: usize>(
         &self,
         lane: &Lane,
         packets: &[P],
         flows: &mut [Flow],
     ) -> (usize, u64) {
-        let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
+        let kind = const { Kind::with_headers(HEADERS) };
         let (mut run, mut bytes) = (0, 0);
         for (packet, flow) in packets.iter().zip(flows) {
-            let Some(tuple) = plain::recognise_as::<P, HEADERS, TCP>(packet, &lane.gate) else { break };
+            let Some(tuple) = plain::recognise_as::<P, HEADERS>(packet, &lane.gate) else { break };
             flow.hash = self.look_up(&tuple, kind.is_v6());
             flow.plain = Some(kind);
             bytes += packet.len() as u64;

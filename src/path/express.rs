@@ -10,7 +10,7 @@ use super::flows::Flow;
 use super::neighbour::NeighbourIndex;
 use super::packet::Packet;
 use super::parsed::Parsed;
-use super::plain::{self, Gate, HEADERS_V4, HEADERS_V6, Kind};
+use super::plain::{self, Gate, Kind, TCP4, TCP6, UDP4, UDP6};
 use super::rewrite;
 use super::shard::{Shard, Turn};
 use super::tcp_track::{self, Segment};
@@ -20,7 +20,7 @@ use crate::id::PortId;
 use crate::session::Direction::{Inbound, Outbound};
 use crate::session::{Candidate, Direction, Flags, Hot};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, Protocol, Tuple, tcp, tcp_option, udp};
+use crate::wire::{Address, Tuple, tcp, tcp_option, udp};
 
 /// What all packets of a burst find at the entrance of the lane.
 #[derive(Clone, Copy)]
@@ -61,9 +61,7 @@ impl Lane {
     }
 }
 
-/// What [`Shard::pass_run`] is told of a packet before the first one: its protocol and its direction.
-const TCP: bool = true;
-const UDP: bool = false;
+/// What [`Shard::pass_run`] is told of all its packets, beside how long their headers are: the direction.
 const IN: bool = true;
 const OUT: bool = false;
 
@@ -103,14 +101,14 @@ impl<P: Packet> Shard<P> {
     pub(super) fn express(&mut self, lane: &Lane, packet: &mut P, flow: &Flow) -> Option<PortId> {
         let candidate = flow.candidate;
         let passed = match flow.sort()? {
-            (Kind::Udp4, Inbound) => self.pass::<HEADERS_V4, UDP, IN, false>(lane, packet, candidate),
-            (Kind::Udp4, Outbound) => self.pass::<HEADERS_V4, UDP, OUT, false>(lane, packet, candidate),
-            (Kind::Udp6, Inbound) => self.pass::<HEADERS_V6, UDP, IN, false>(lane, packet, candidate),
-            (Kind::Udp6, Outbound) => self.pass::<HEADERS_V6, UDP, OUT, false>(lane, packet, candidate),
-            (Kind::Tcp4, Inbound) => self.pass::<HEADERS_V4, TCP, IN, true>(lane, packet, candidate),
-            (Kind::Tcp4, Outbound) => self.pass::<HEADERS_V4, TCP, OUT, false>(lane, packet, candidate),
-            (Kind::Tcp6, Inbound) => self.pass::<HEADERS_V6, TCP, IN, true>(lane, packet, candidate),
-            (Kind::Tcp6, Outbound) => self.pass::<HEADERS_V6, TCP, OUT, false>(lane, packet, candidate),
+            (Kind::Udp4, Inbound) => self.pass::<UDP4, IN, false>(lane, packet, candidate),
+            (Kind::Udp4, Outbound) => self.pass::<UDP4, OUT, false>(lane, packet, candidate),
+            (Kind::Udp6, Inbound) => self.pass::<UDP6, IN, false>(lane, packet, candidate),
+            (Kind::Udp6, Outbound) => self.pass::<UDP6, OUT, false>(lane, packet, candidate),
+            (Kind::Tcp4, Inbound) => self.pass::<TCP4, IN, true>(lane, packet, candidate),
+            (Kind::Tcp4, Outbound) => self.pass::<TCP4, OUT, false>(lane, packet, candidate),
+            (Kind::Tcp6, Inbound) => self.pass::<TCP6, IN, true>(lane, packet, candidate),
+            (Kind::Tcp6, Outbound) => self.pass::<TCP6, OUT, false>(lane, packet, candidate),
         };
         passed.map(|(way, _)| way)
     }
@@ -129,16 +127,16 @@ impl<P: Packet> Shard<P> {
         {
             let (run, all) = (Run { lane, packets, flows }, &mut all);
             let passed = match (sort, toa) {
-                ((Kind::Udp4, Inbound), _) => self.pass_run::<HEADERS_V4, UDP, IN, false>(run, all),
-                ((Kind::Udp4, Outbound), _) => self.pass_run::<HEADERS_V4, UDP, OUT, false>(run, all),
-                ((Kind::Udp6, Inbound), _) => self.pass_run::<HEADERS_V6, UDP, IN, false>(run, all),
-                ((Kind::Udp6, Outbound), _) => self.pass_run::<HEADERS_V6, UDP, OUT, false>(run, all),
-                ((Kind::Tcp4, Inbound), false) => self.pass_run::<HEADERS_V4, TCP, IN, false>(run, all),
-                ((Kind::Tcp4, Inbound), true) => self.pass_run::<HEADERS_V4, TCP, IN, true>(run, all),
-                ((Kind::Tcp4, Outbound), _) => self.pass_run::<HEADERS_V4, TCP, OUT, false>(run, all),
-                ((Kind::Tcp6, Inbound), false) => self.pass_run::<HEADERS_V6, TCP, IN, false>(run, all),
-                ((Kind::Tcp6, Inbound), true) => self.pass_run::<HEADERS_V6, TCP, IN, true>(run, all),
-                ((Kind::Tcp6, Outbound), _) => self.pass_run::<HEADERS_V6, TCP, OUT, false>(run, all),
+                ((Kind::Udp4, Inbound), _) => self.pass_run::<UDP4, IN, false>(run, all),
+                ((Kind::Udp4, Outbound), _) => self.pass_run::<UDP4, OUT, false>(run, all),
+                ((Kind::Udp6, Inbound), _) => self.pass_run::<UDP6, IN, false>(run, all),
+                ((Kind::Udp6, Outbound), _) => self.pass_run::<UDP6, OUT, false>(run, all),
+                ((Kind::Tcp4, Inbound), false) => self.pass_run::<TCP4, IN, false>(run, all),
+                ((Kind::Tcp4, Inbound), true) => self.pass_run::<TCP4, IN, true>(run, all),
+                ((Kind::Tcp4, Outbound), _) => self.pass_run::<TCP4, OUT, false>(run, all),
+                ((Kind::Tcp6, Inbound), false) => self.pass_run::<TCP6, IN, false>(run, all),
+                ((Kind::Tcp6, Inbound), true) => self.pass_run::<TCP6, IN, true>(run, all),
+                ((Kind::Tcp6, Outbound), _) => self.pass_run::<TCP6, OUT, false>(run, all),
             };
             if passed == 0 {
                 let (kind, direction) = sort;
@@ -153,19 +151,19 @@ impl<P: Packet> Shard<P> {
 
     /// Passes packets of one sort until there comes another one or one that does not pass; how many.
     #[inline(never)]
-    fn pass_run<const HEADERS: usize, const TCP: bool, const IN: bool, const TOA: bool>(
+    fn pass_run<const HEADERS: usize, const IN: bool, const TOA: bool>(
         &mut self,
         run: Run<'_, P>,
         all: &mut Departing,
     ) -> usize {
-        let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
+        let kind = const { Kind::with_headers(HEADERS) };
         let direction = if IN { Inbound } else { Outbound };
         let (mut passed, mut bytes, mut differ) = (0, 0, 0);
         for (packet, flow) in run.packets.iter_mut().zip(run.flows) {
             if flow.plain != Some(kind) || flow.candidate.direction() != direction {
                 break;
             }
-            let way = self.pass::<HEADERS, TCP, IN, TOA>(run.lane, packet, flow.candidate);
+            let way = self.pass::<HEADERS, IN, TOA>(run.lane, packet, flow.candidate);
             let Some((way, ip_len)) = way else { break };
             differ |= way.0 ^ all.first_way.0;
             bytes += ip_len;
@@ -184,26 +182,24 @@ impl<P: Packet> Shard<P> {
         self.neighbours.adjacency(NeighbourIndex(ahead)).port()
     }
 
-    /// [`Shard::express`] of a packet whose headers have this length and end in TCP or UDP, that travels inbound or
-    /// outbound, and that may carry TOA or not; with the bytes of its IP packet.
+    /// [`Shard::express`] of a packet whose headers have this length, that travels inbound or outbound, and that may carry TOA or not; with the bytes of its IP packet.
     #[inline(always)]
-    fn pass<const HEADERS: usize, const TCP: bool, const IN: bool, const TOA: bool>(
+    fn pass<const HEADERS: usize, const IN: bool, const TOA: bool>(
         &mut self,
         lane: &Lane,
         packet: &mut P,
         candidate: Candidate,
     ) -> Option<(PortId, usize)> {
-        let v6 = HEADERS == HEADERS_V6;
-        let l4 = HEADERS - tcp::HEADER_LEN;
-        let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
+        let kind = const { Kind::with_headers(HEADERS) };
+        let (v6, l4) = (kind.is_v6(), kind.l4());
         let direction = if IN { Inbound } else { Outbound };
         let toa_len = client_address::option_len(v6);
 
         let headroom = packet.headroom();
         let (mut headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
-        let tuple = plain::tuple(headers, protocol);
+        let tuple = plain::tuple(headers);
         // Data and acknowledgements of a client carry TOA, its datagrams would something of their own, answers nothing.
-        let told = IN && !TOA || !TCP;
+        let told = IN && !TOA || !kind.is_tcp();
         let index = self.sessions.confirm(&tuple, v6, candidate, direction, told)?;
         let hot = self.sessions.hot(index);
         let (ahead, behind) = hot.next_hops(direction);
@@ -222,7 +218,7 @@ impl<P: Packet> Shard<P> {
 
         let ip_len = plain::ip_len(headers);
         let (mut len_behind, mut delta) = (ip_len, Delta::default());
-        if TCP {
+        if kind.is_tcp() {
             let toa = if IN && TOA && hot.flags.has(Flags::TOA) {
                 let room = (lane.gate.mtu() - ip_len).min(headroom);
                 let due = client_address::is_due_anyway(hot.flags) && toa_len <= room;
@@ -255,7 +251,7 @@ impl<P: Packet> Shard<P> {
 
         let found = (index, direction);
         let change = (delta, TOA.then_some(len_behind));
-        rewrite::rewrite_plain(headers, protocol, &self.sessions, found, change, &mut self.identification);
+        rewrite::rewrite_plain(headers, &self.sessions, found, change, &mut self.identification);
         let hot = self.sessions.hot_mut(index);
         headers[..12].copy_from_slice(next_hop.header());
         hot.stamp = lane.tick;

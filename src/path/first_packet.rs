@@ -13,14 +13,14 @@ use super::forward::mss_limit;
 use super::neighbour::NeighbourIndex;
 use super::packet::Packet;
 use super::parsed::Parsed;
-use super::plain::{HEADERS_V4, HEADERS_V6, Kind};
+use super::plain::{Kind, TCP4, TCP6};
 use super::rewrite;
 use super::shard::Shard;
 use super::tcp_translate;
 use crate::id::PortId;
 use crate::service::snapshot::Snapshot;
 use crate::session::{Candidate, Direction, Flags, SessionIndex};
-use crate::wire::{Protocol, tcp, tcp_option};
+use crate::wire::{tcp, tcp_option};
 
 impl<P: Packet> Shard<P> {
     /// Rewrites the packet that began session `index` and says where it leaves; `None` if it is not one for this way, with
@@ -41,8 +41,8 @@ impl<P: Packet> Shard<P> {
                 let flow = Flow { candidate, plain: Some(kind), ..Flow::EMPTY };
                 self.express(lane, packet, &flow)
             }
-            Kind::Tcp4 => self.launch_syn::<HEADERS_V4>(snapshot, lane, packet, parsed, index),
-            Kind::Tcp6 => self.launch_syn::<HEADERS_V6>(snapshot, lane, packet, parsed, index),
+            Kind::Tcp4 => self.launch_syn::<TCP4>(snapshot, lane, packet, parsed, index),
+            Kind::Tcp6 => self.launch_syn::<TCP6>(snapshot, lane, packet, parsed, index),
         }
     }
 
@@ -56,10 +56,10 @@ impl<P: Packet> Shard<P> {
         parsed: &Parsed,
         index: SessionIndex,
     ) -> Option<PortId> {
-        let v6 = HEADERS == HEADERS_V6;
-        let (l4, end) = (HEADERS - tcp::HEADER_LEN, parsed.end as usize);
+        let kind = const { Kind::with_headers(HEADERS) };
+        let (l4, end) = (kind.l4(), parsed.end as usize);
         let (hot, cold, _) = self.sessions.lines_mut(index);
-        let sides = if v6 { Flags::WIDE } else { 0 };
+        let sides = if kind.is_v6() { Flags::WIDE } else { 0 };
         let unusual = hot.flags.0 & (Flags::WIDE | Flags::TOA | Flags::PROXY_HEADER) != sides;
         let next_hop = self.neighbours.adjacency(NeighbourIndex(hot.next_hops(Direction::Inbound).0));
         let headers = packet.head().first_chunk::<HEADERS>()?;
@@ -81,14 +81,7 @@ impl<P: Packet> Shard<P> {
 
         let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
         let found = (index, Direction::Inbound);
-        rewrite::rewrite_plain(
-            headers,
-            Protocol::Tcp,
-            &self.sessions,
-            found,
-            (delta, None),
-            &mut self.identification,
-        );
+        rewrite::rewrite_plain(headers, &self.sessions, found, (delta, None), &mut self.identification);
         let hot = self.sessions.hot_mut(index);
         headers[..12].copy_from_slice(next_hop.header());
         hot.packets = 1;

@@ -15,10 +15,15 @@ use crate::service::snapshot::PortView;
 use crate::wire::field::{get_array, get_u16, get_u32};
 use crate::wire::{Address, Protocol, Tuple, ethernet, ipv4, ipv6, tcp, udp};
 
-/// Ethernet, IP and TCP header of a plain IPv4 frame, or UDP header and some payload.
-pub const HEADERS_V4: usize = Parsed::L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN;
-/// The same of a plain IPv6 frame.
-pub const HEADERS_V6: usize = Parsed::L3 + ipv6::HEADER_LEN + tcp::HEADER_LEN;
+/// Bytes of the Ethernet, IP and UDP header of a plain frame of UDP over IPv4. Of each kind it is another length, so that
+/// a length names the kind.
+pub const UDP4: usize = Parsed::L3 + ipv4::HEADER_LEN + udp::HEADER_LEN;
+/// The same of TCP over IPv4.
+pub const TCP4: usize = Parsed::L3 + ipv4::HEADER_LEN + tcp::HEADER_LEN;
+/// The same of UDP over IPv6.
+pub const UDP6: usize = Parsed::L3 + ipv6::HEADER_LEN + udp::HEADER_LEN;
+/// The same of TCP over IPv6.
+pub const TCP6: usize = Parsed::L3 + ipv6::HEADER_LEN + tcp::HEADER_LEN;
 
 /// What a plain frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +50,23 @@ impl Kind {
         }
     }
 
+    /// What has headers of this length.
+    pub const fn with_headers(len: usize) -> Kind {
+        match len {
+            UDP4 => Kind::Udp4,
+            TCP4 => Kind::Tcp4,
+            UDP6 => Kind::Udp6,
+            TCP6 => Kind::Tcp6,
+            _ => panic!("no kind of plain frame has headers of this length"),
+        }
+    }
+
+    /// Where its UDP or TCP header begins.
+    #[inline(always)]
+    pub const fn l4(self) -> usize {
+        Parsed::L3 + if self.is_v6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN }
+    }
+
     /// Whether it is an IPv6 packet.
     #[inline(always)]
     pub const fn is_v6(self) -> bool {
@@ -57,8 +79,9 @@ impl Kind {
         matches!(self, Kind::Tcp4 | Kind::Tcp6)
     }
 
+    /// What it holds.
     #[inline(always)]
-    const fn protocol(self) -> Protocol {
+    pub const fn protocol(self) -> Protocol {
         match self {
             Kind::Udp4 | Kind::Udp6 => Protocol::Udp,
             Kind::Tcp4 | Kind::Tcp6 => Protocol::Tcp,
@@ -152,7 +175,7 @@ const FRONTS: [Front; 4] = [
 /// What a frame would hold if it were a plain one: by its EtherType and protocol alone.
 #[inline(always)]
 pub fn kind_by_type(frame: &[u8]) -> Option<Kind> {
-    let headers = frame.first_chunk::<HEADERS_V4>()?;
+    let headers = frame.first_chunk::<UDP4>()?;
     let (v6, protocol) = match get_u16(headers, 12) {
         ethernet::TYPE_IPV4 => (false, headers[Parsed::L3 + 9]),
         ethernet::TYPE_IPV6 => (true, headers[Parsed::L3 + 6]),
@@ -170,21 +193,18 @@ pub fn kind_by_type(frame: &[u8]) -> Option<Kind> {
 pub fn recognise<P: Packet>(packet: &P, gate: &Gate) -> Option<(Kind, Tuple)> {
     let kind = kind_by_type(packet.head())?;
     let tuple = match kind {
-        Kind::Udp4 => recognise_as::<P, HEADERS_V4, false>(packet, gate),
-        Kind::Tcp4 => recognise_as::<P, HEADERS_V4, true>(packet, gate),
-        Kind::Udp6 => recognise_as::<P, HEADERS_V6, false>(packet, gate),
-        Kind::Tcp6 => recognise_as::<P, HEADERS_V6, true>(packet, gate),
+        Kind::Udp4 => recognise_as::<P, UDP4>(packet, gate),
+        Kind::Tcp4 => recognise_as::<P, TCP4>(packet, gate),
+        Kind::Udp6 => recognise_as::<P, UDP6>(packet, gate),
+        Kind::Tcp6 => recognise_as::<P, TCP6>(packet, gate),
     };
     Some((kind, tuple?))
 }
 
-/// The flow of a frame if it is a plain one whose headers have this length and end in TCP or UDP.
+/// The flow of a frame if it is a plain one whose headers have this length.
 #[inline(always)]
-pub fn recognise_as<P: Packet, const HEADERS: usize, const TCP: bool>(
-    packet: &P,
-    gate: &Gate,
-) -> Option<Tuple> {
-    let kind = const { Kind::of(HEADERS == HEADERS_V6, TCP) };
+pub fn recognise_as<P: Packet, const HEADERS: usize>(packet: &P, gate: &Gate) -> Option<Tuple> {
+    let kind = const { Kind::with_headers(HEADERS) };
     let front = gate.front(kind);
     let frame = packet.head();
     let headers = frame.first_chunk::<HEADERS>()?;
@@ -193,21 +213,19 @@ pub fn recognise_as<P: Packet, const HEADERS: usize, const TCP: bool>(
     if frame.len() != packet.len() || !begins_so {
         return None;
     }
-    let l3_len = HEADERS - tcp::HEADER_LEN - Parsed::L3;
-    let shortest = l3_len + if TCP { tcp::HEADER_LEN } else { udp::HEADER_LEN };
+    let (l3_len, shortest) = (kind.l4() - Parsed::L3, HEADERS - Parsed::L3);
     let ip_len = ip_len(headers);
     // One subtraction asks for both the shortest and the longest.
     let fits = ip_len.wrapping_sub(shortest) <= gate.mtu.saturating_sub(shortest)
         && Parsed::L3 + ip_len <= frame.len();
-    let hops = headers[Parsed::L3 + if HEADERS == HEADERS_V6 { 7 } else { 8 }];
+    let hops = headers[Parsed::L3 + if kind.is_v6() { 7 } else { 8 }];
     if !(fits && hops > 1) {
         return None;
     }
     let (ip, l4) = headers[Parsed::L3..].split_at(l3_len);
-    let checksum_ok =
-        HEADERS == HEADERS_V6 || ipv4::plain_checksum_ok(ip.first_chunk().expect("an IPv4 header"));
-    let whole = TCP || udp::len(l4) == ip_len - l3_len;
-    (checksum_ok && whole).then(|| tuple(headers, kind.protocol()))
+    let checksum_ok = kind.is_v6() || ipv4::plain_checksum_ok(ip.first_chunk().expect("an IPv4 header"));
+    let whole = kind.is_tcp() || udp::len(l4) == ip_len - l3_len;
+    (checksum_ok && whole).then(|| tuple(headers))
 }
 
 /// Whether a plain frame, as it was described, has nothing wrong with what no established session vouches for: its
@@ -217,7 +235,7 @@ pub fn is_sound(frame: &[u8], parsed: &Parsed) -> bool {
     let Tuple { src, dst, dport, protocol, .. } = &parsed.tuple;
     let martian = if parsed.v6 { is_martian_v6(src) } else { is_martian_v4(src.v4_octets()[0]) };
     let l4 = usize::from(parsed.l4);
-    let header: &[u8; tcp::HEADER_LEN] = frame[l4..].first_chunk().expect("a plain frame");
+    let header = &frame[l4..];
     let header_ok = match protocol {
         Protocol::Tcp => {
             let header_len = tcp::header_len(header);
@@ -230,59 +248,67 @@ pub fn is_sound(frame: &[u8], parsed: &Parsed) -> bool {
     src != dst && !martian && header_ok
 }
 
-/// The flow of a plain frame, whose family is known by its headers' length.
+/// The flow of a plain frame, whose kind is known by its headers' length.
 #[inline(always)]
-pub fn tuple<const HEADERS: usize>(headers: &[u8; HEADERS], protocol: Protocol) -> Tuple {
-    let (src, dst) = if HEADERS == HEADERS_V6 {
+pub fn tuple<const HEADERS: usize>(headers: &[u8; HEADERS]) -> Tuple {
+    let kind = const { Kind::with_headers(HEADERS) };
+    let (src, dst) = if kind.is_v6() {
         (Address::from_v6(get_array(headers, 22)), Address::from_v6(get_array(headers, 38)))
     } else {
         (Address::from_v4(get_array(headers, 26)), Address::from_v4(get_array(headers, 30)))
     };
-    let l4 = HEADERS - tcp::HEADER_LEN;
-    let ports = get_u32(headers, l4);
-    Tuple { src, dst, sport: (ports >> 16) as u16, dport: ports as u16, protocol }
+    let ports = get_u32(headers, kind.l4());
+    Tuple { src, dst, sport: (ports >> 16) as u16, dport: ports as u16, protocol: kind.protocol() }
 }
 
-/// Bytes of the IP packet in a plain frame, whose family is known by its headers' length.
+/// Bytes of the IP packet in a plain frame, whose kind is known by its headers' length.
 #[inline(always)]
 pub fn ip_len<const HEADERS: usize>(headers: &[u8; HEADERS]) -> usize {
-    if HEADERS == HEADERS_V6 {
+    if const { Kind::with_headers(HEADERS) }.is_v6() {
         ipv6::HEADER_LEN + usize::from(get_u16(headers, Parsed::L3 + 4))
     } else {
         usize::from(get_u16(headers, Parsed::L3 + 2))
     }
 }
 
+/// The headers of a plain frame.
+#[inline(always)]
+fn headers<const HEADERS: usize>(frame: &[u8]) -> &[u8; HEADERS] {
+    frame.first_chunk().expect("a plain frame")
+}
+
 /// The flow of a plain frame.
 #[inline(always)]
 pub fn tuple_of(frame: &[u8], kind: Kind) -> Tuple {
-    if kind.is_v6() {
-        tuple::<HEADERS_V6>(frame.first_chunk().expect("a plain IPv6 frame"), kind.protocol())
-    } else {
-        tuple::<HEADERS_V4>(frame.first_chunk().expect("a plain IPv4 frame"), kind.protocol())
+    match kind {
+        Kind::Udp4 => tuple::<UDP4>(headers(frame)),
+        Kind::Tcp4 => tuple::<TCP4>(headers(frame)),
+        Kind::Udp6 => tuple::<UDP6>(headers(frame)),
+        Kind::Tcp6 => tuple::<TCP6>(headers(frame)),
     }
 }
 
 /// Describes a plain frame in full, for those who look closely at it.
 #[inline]
 pub fn describe(frame: &[u8], kind: Kind) -> Parsed {
-    if kind.is_v6() {
-        describe_as::<HEADERS_V6>(frame.first_chunk().expect("a plain IPv6 frame"), kind.protocol())
-    } else {
-        describe_as::<HEADERS_V4>(frame.first_chunk().expect("a plain IPv4 frame"), kind.protocol())
+    match kind {
+        Kind::Udp4 => describe_as::<UDP4>(headers(frame)),
+        Kind::Tcp4 => describe_as::<TCP4>(headers(frame)),
+        Kind::Udp6 => describe_as::<UDP6>(headers(frame)),
+        Kind::Tcp6 => describe_as::<TCP6>(headers(frame)),
     }
 }
 
-/// [`describe`] of a frame whose family is known by its headers' length.
+/// [`describe`] of a frame whose kind is known by its headers' length.
 #[inline(always)]
-fn describe_as<const HEADERS: usize>(headers: &[u8; HEADERS], protocol: Protocol) -> Parsed {
-    let l4 = HEADERS - tcp::HEADER_LEN;
+fn describe_as<const HEADERS: usize>(headers: &[u8; HEADERS]) -> Parsed {
+    let kind = const { Kind::with_headers(HEADERS) };
     Parsed {
-        tuple: tuple(headers, protocol),
-        l4: l4 as u16,
+        tuple: tuple(headers),
+        l4: kind.l4() as u16,
         end: (Parsed::L3 + ip_len(headers)) as u32,
-        tcp_flags: if protocol == Protocol::Tcp { tcp::flags(&headers[l4..]) } else { 0 },
-        v6: HEADERS == HEADERS_V6,
+        tcp_flags: if kind.is_tcp() { tcp::flags(&headers[kind.l4()..]) } else { 0 },
+        v6: kind.is_v6(),
         hops: 0,
     }
 }
@@ -339,17 +365,12 @@ mod tests {
 
     #[test]
     fn usual_frames_are_plain_padded_or_not() {
-        for (v6, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
-            for padding in [0, 6] {
-                let frame = [frame(v6, tcp, &[1; 18]), vec![0; padding]].concat();
+        for kind in [Kind::Udp4, Kind::Tcp4, Kind::Udp6, Kind::Tcp6] {
+            for (payload, padding) in [(0, 0), (0, 18), (1, 0), (18, 0), (18, 6)] {
+                let frame =
+                    [frame(kind.is_v6(), kind.is_tcp(), &vec![1; payload]), vec![0; padding]].concat();
                 let (recognised, parsed) = recognised(&frame).expect("a plain frame");
-                let kind = match (v6, tcp) {
-                    (false, false) => Kind::Udp4,
-                    (false, true) => Kind::Tcp4,
-                    (true, false) => Kind::Udp6,
-                    (true, true) => Kind::Tcp6,
-                };
-                assert_eq!((parsed.v6, parsed.tuple.protocol == Protocol::Tcp), (v6, tcp));
+                assert_eq!((parsed.v6, parsed.tuple.protocol), (kind.is_v6(), kind.protocol()));
                 assert_eq!((recognised, parsed.end as usize), (kind, frame.len() - padding));
             }
         }

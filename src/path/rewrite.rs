@@ -7,7 +7,7 @@ use zerocopy::transmute;
 
 use super::packet::{ChecksumOffload, Packet};
 use super::parsed::Parsed;
-use super::plain::{self, HEADERS_V6};
+use super::plain::{self, Kind};
 use crate::service::snapshot::PortView;
 use crate::session::{Direction, Flags, Hot, SessionIndex, SessionTable, Wide};
 use crate::wire::checksum::{self, Delta};
@@ -131,7 +131,8 @@ pub fn has_partial_checksum(head: &[u8], layout: &Layout, parsed: &Parsed) -> bo
 #[inline(always)]
 pub fn plain_has_partial_checksum<const HEADERS: usize>(headers: &[u8; HEADERS], tuple: &Tuple) -> bool {
     let end = Parsed::L3 + plain::ip_len(headers);
-    is_pseudo_sum_alone(headers, &Layout { l3: Parsed::L3, l4: HEADERS - tcp::HEADER_LEN, end }, tuple)
+    let l4 = const { Kind::with_headers(HEADERS) }.l4();
+    is_pseudo_sum_alone(headers, &Layout { l3: Parsed::L3, l4, end }, tuple)
 }
 
 #[inline(always)]
@@ -211,16 +212,16 @@ fn rewrite_in_place(
 #[inline(always)]
 pub fn rewrite_plain<const HEADERS: usize>(
     headers: &mut [u8; HEADERS],
-    protocol: Protocol,
     sessions: &SessionTable,
     (index, direction): (SessionIndex, Direction),
     (delta, ip_len): (Delta, Option<usize>),
     identification: &mut Identification,
 ) {
-    let l4 = HEADERS - tcp::HEADER_LEN;
+    let kind = const { Kind::with_headers(HEADERS) };
+    let l4 = kind.l4();
     let hot = sessions.hot(index);
     let ip = &mut headers[Parsed::L3..l4];
-    if HEADERS == HEADERS_V6 {
+    if kind.is_v6() {
         if let Some(len) = ip_len {
             ipv6::set_payload_len(ip, (len - ipv6::HEADER_LEN) as u16);
         }
@@ -234,7 +235,7 @@ pub fn rewrite_plain<const HEADERS: usize>(
     rewrite_l4(
         headers,
         l4,
-        protocol,
+        kind.protocol(),
         hot.ports_behind(direction),
         delta.add_delta(hot.ends_delta(direction)),
     );
