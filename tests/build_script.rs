@@ -191,11 +191,27 @@ fn without_archives_dpdk_is_loaded_and_the_build_says_what_that_costs() {
     assert!(warnings.len() == 1 && warnings[0].starts_with("DPDK is not installed as archives"), "{said}");
 }
 
+/// As DPDK's own build installs it: `/usr/local/lib` is no folder that C compilers name.
+#[test]
+fn archives_are_found_where_pkg_config_says_that_dpdk_is() {
+    const PKG_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pkg-config-elsewhere");
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/dpdk");
+    std::fs::create_dir_all(folder).expect("a folder");
+    std::fs::write(format!("{folder}/librte_eal.a"), "").expect("a file");
+    let elsewhere = [("CC", NO_ARCHIVES), ("PKG_CONFIG", PKG_CONFIG), ("DPDK_IS_IN", folder)];
+    let said = said(&[&[("PROFILE", "release")][..], &elsewhere].concat());
+    assert!(
+        told_for_fullnatd(&said).contains(&"-l:librte_eal.a") && !said.contains("cargo::warning"),
+        "{said}"
+    );
+    assert!(said.contains(&format!("cargo::rustc-link-search=native={folder}\n")), "{said}");
+}
+
 #[test]
 fn linking_that_cannot_be_is_refused() {
     let sentence = refusal(&[("FULLNAT_DPDK", "static"), ("CC", NO_ARCHIVES)]);
     assert!(
-        sentence.contains("not installed as archives") && sentence.contains("-Ddefault_library=both"),
+        sentence.contains("not installed as archives") && sentence.contains("leave FULLNAT_DPDK out"),
         "{sentence}"
     );
     let sentence = refusal(&[("FULLNAT_DPDK", "dynamic")]);
