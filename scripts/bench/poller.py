@@ -82,7 +82,7 @@ class Poller:
         self.process.send_signal(signal.SIGCONT)
 
     def rate(self, seconds):
-        """Packets per second of core time; the caches get a tenth of the time to warm up."""
+        """Packets per second of core time; the caches get a fifth of the time before that to warm up."""
         self.resume()
         try:
             time.sleep(seconds / 5)
