@@ -312,7 +312,7 @@ fn is_dpdk_within(directories: &[&str]) -> bool {
         Err(_) if !there => {
             println!(
                 "cargo::warning=DPDK is not installed as archives (librte_*.a), so fullnatd will load it as shared \
-                 libraries, at about a tenth of its packet rate; {LINKING}=shared accepts that"
+                 libraries, which costs about a tenth of its packet rate; {LINKING}=shared accepts that"
             );
             false
         }
