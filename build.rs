@@ -275,40 +275,46 @@ fn bind(cflags: &[String]) {
 /// An optimised `fullnatd` has DPDK and its drivers within: what they keep for each thread is an address then, and a call
 /// into another library otherwise, for every buffer that a driver frees. A debug build loads the libraries that the
 /// distribution has installed, the drivers as plug-ins. [`LINKING`] asks for either.
+///
+/// The shared libraries stand before the archives, for all other programs. LLD, which Rust takes on x86-64, leaves them
+/// out of `fullnatd` again, as nothing comes from them in the end; GNU ld would not.
 fn link() {
     println!("cargo::rustc-check-cfg=cfg(dpdk_within)");
     println!("cargo::rustc-link-arg=-Wl,--as-needed");
-    for word in pkg_config(&["--libs"]) {
-        if let Some(directory) = word.strip_prefix("-L") {
-            println!("cargo::rustc-link-search=native={directory}");
-        } else if let Some(library) = word.strip_prefix("-l") {
-            println!("cargo::rustc-link-lib=dylib={library}");
-        }
+    let words = pkg_config(&["--libs"]);
+    let installed = Installed::of(&words);
+    for directory in &installed.directories {
+        println!("cargo::rustc-link-search=native={directory}");
     }
-    if is_dpdk_within() {
+    for library in words.iter().filter_map(|word| word.strip_prefix("-l")) {
+        println!("cargo::rustc-link-lib=dylib={library}");
+    }
+    if is_dpdk_within(&installed) {
         println!("cargo::rustc-cfg=dpdk_within");
-        for argument in archives(&pkg_config(&["--static", "--libs"])) {
+        for argument in archives(&pkg_config(&["--static", "--libs"]), &installed) {
             println!("cargo::rustc-link-arg-bin=fullnatd={argument}");
         }
     }
 }
 
-/// Whether `fullnatd` is to have DPDK within. Not every distribution has it as archives.
-fn is_dpdk_within() -> bool {
-    let there = is_installed("librte_eal.a");
+/// Whether `fullnatd` is to have DPDK within. Not every distribution has it as archives, and only on x86-64 is LLD what
+/// Rust links with.
+fn is_dpdk_within(installed: &Installed<'_>) -> bool {
+    let there = installed.has("librte_eal.a");
+    let is = |variable, value| std::env::var(variable).is_ok_and(|found| found == value);
     match std::env::var(LINKING).as_deref() {
         Ok("static") if !there => fail(&format!(
-            "{LINKING}=static, but DPDK is not installed as archives (librte_*.a): build it with \
-             -Ddefault_library=both, or leave {LINKING} out to load it as shared libraries"
+            "{LINKING}=static, but DPDK is not installed as archives (librte_*.a): its own build installs them, some \
+             distributions leave them out; leave {LINKING} out to load it as shared libraries"
         )),
         Ok("static") => true,
         Ok("shared") => false,
         Ok(other) => fail(&format!("{LINKING}={other}: say `static` or `shared`, or leave it out")),
-        Err(_) if std::env::var("PROFILE").is_ok_and(|profile| profile == "debug") => false,
+        Err(_) if is("PROFILE", "debug") || !is("CARGO_CFG_TARGET_ARCH", "x86_64") => false,
         Err(_) if !there => {
             println!(
                 "cargo::warning=DPDK is not installed as archives (librte_*.a), so fullnatd will load it as shared \
-                 libraries, at about a tenth of its packet rate; {LINKING}=shared accepts that"
+                 libraries, which costs about a tenth of its packet rate; {LINKING}=shared accepts that"
             );
             false
         }
@@ -318,7 +324,7 @@ fn is_dpdk_within() -> bool {
 
 /// What the linker is told to put DPDK into a program: of the drivers and the libraries all, because they announce
 /// themselves to the EAL before `main`; of what some drivers share what these need; of all other libraries the shared ones.
-fn archives(words: &[String]) -> Vec<String> {
+fn archives(words: &[String], installed: &Installed<'_>) -> Vec<String> {
     let archives = |begins: &[&str]| {
         let of_these = |name: &&str| begins.iter().any(|begin| name.starts_with(begin));
         let named = words.iter().filter_map(|word| word.strip_prefix("-l:librte_"));
@@ -334,14 +340,31 @@ fn archives(words: &[String]) -> Vec<String> {
     arguments.push("-Wl,--no-whole-archive".to_owned());
     arguments.extend(archives(&["common_"]));
     // pkg-config names as well what those libraries were linked with, whose development packages may be missing.
-    arguments
-        .extend(others.filter(|name| is_installed(&format!("lib{name}.so"))).map(|name| format!("-l{name}")));
+    let there = others.filter(|name| installed.has(&format!("lib{name}.so")));
+    arguments.extend(there.map(|name| format!("-l{name}")));
     arguments
 }
 
-/// Whether the C compiler would find a library's file.
-fn is_installed(file: &str) -> bool {
-    let compiler = cc::Build::new().get_compiler();
-    let output = compiler.to_command().arg(format!("-print-file-name={file}")).output();
-    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
+/// Where the linker finds libraries.
+struct Installed<'a> {
+    /// those that pkg-config names
+    directories: Vec<&'a str>,
+    /// who knows the usual ones
+    compiler: cc::Tool,
+}
+
+impl Installed<'_> {
+    fn of(words: &[String]) -> Installed<'_> {
+        let directories = words.iter().filter_map(|word| word.strip_prefix("-L")).collect();
+        Installed { directories, compiler: cc::Build::new().get_compiler() }
+    }
+
+    /// Whether a file is there.
+    fn has(&self, file: &str) -> bool {
+        if self.directories.iter().any(|directory| Path::new(directory).join(file).exists()) {
+            return true;
+        }
+        let output = self.compiler.to_command().arg(format!("-print-file-name={file}")).output();
+        output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
+    }
 }

@@ -12,8 +12,9 @@ import subprocess
 import machine
 from results import paired, quantile, rounded, summary
 
-# Of the fastest that this CPU was ever seen at: what counts as full speed. The clock's own steps, which the host's load
-# sets, reach down to 0.86 of it; who shares it is hardly ever above 0.8. benches/engine/rounds.rs has the same.
+# Of the fastest that this CPU was ever seen at: what counts as full speed. On the machine of the record the clock's own
+# steps, which the host's load sets, reach down to 0.86 of it, and who shares it is hardly ever above 0.8 (`engine speed`,
+# again and again). benches/engine/rounds.rs has the same.
 FULL = 0.85
 # Of the rounds of this run so many were as fast as what is called its fastest: the clock goes faster for moments.
 ONE_IN = 10

@@ -82,13 +82,16 @@ class Poller:
         self.process.send_signal(signal.SIGCONT)
 
     def rate(self, seconds):
-        """Packets per second of core time; the caches get a tenth of the time to warm up."""
+        """Packets per second of core time; the caches get a fifth of the time before that to warm up."""
         self.resume()
         try:
             time.sleep(seconds / 5)
             packets, core = self.packets(), self.core_seconds()
             time.sleep(seconds)
-            return (self.packets() - packets) / (self.core_seconds() - core)
+            had = self.core_seconds() - core
+            if not had:
+                raise RuntimeError(f"{self.log.stem} had nothing of its core for {seconds} s: who else polls there?")
+            return (self.packets() - packets) / had
         finally:
             self.pause()
 

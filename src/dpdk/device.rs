@@ -88,7 +88,8 @@ pub enum DeviceError {
 
 /// What to look at when a driver is missing.
 const WHERE_DRIVERS_ARE: &str = if cfg!(dpdk_within) {
-    "is it misspelt? fullnatd has those within that DPDK had when it was built"
+    "is it misspelt? fullnatd has those within that DPDK had when it was built, and loads others only if it was built \
+     with FULLNAT_DPDK=shared"
 } else {
     "is its package installed (Debian: librte-net-*)?"
 };

@@ -24,6 +24,12 @@ pub enum EalError {
     /// An argument that would end the process or that is no C string.
     #[error("dataplane.eal: `{0}` cannot be given here; leave it out")]
     Unusable(String),
+    /// A plug-in for what loads none.
+    #[error(
+        "dataplane.eal: `{0}` loads a plug-in, which needs DPDK as shared libraries, and this fullnatd has it within; \
+         leave it out, or build one by `FULLNAT_DPDK=shared cargo build --release`"
+    )]
+    PlugIn(String),
     /// An argument that DPDK does not take.
     #[error(
         "dataplane.eal: DPDK does not take these arguments ({0}); correct them, one string for each word"
@@ -232,6 +238,9 @@ impl Arguments {
             words.iter().find(|word| matches!(word.as_str(), "-h" | "--help" | "-v" | "--version" | "--"))
         {
             return Err(EalError::Unusable(word.clone()));
+        }
+        if let Some(word) = words.iter().find(|word| word.starts_with("-d")).filter(|_| cfg!(dpdk_within)) {
+            return Err(EalError::PlugIn(word.clone()));
         }
         let no_huge = words.iter().any(|word| word == "--no-huge");
         let in_memory = words.iter().any(|word| word == "--in-memory");

@@ -198,7 +198,8 @@ impl<P: Packet> Shard<P> {
         let headroom = packet.headroom();
         let (mut headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers);
-        // Data and acknowledgements of a client carry TOA, its datagrams would something of their own, answers nothing.
+        // The lane can put TOA into a client's segments. What a UDP session has to tell, and the answer that ends that, go
+        // the long way.
         let told = IN && !TOA || !kind.is_tcp();
         let index = self.sessions.confirm(&tuple, v6, candidate, direction, told)?;
         let hot = self.sessions.hot(index);

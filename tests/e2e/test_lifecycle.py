@@ -203,6 +203,8 @@ def test_conformance_M17_privileges_that_are_missing(lab, driver, without, named
 def test_a_bad_argument_of_dpdk_is_reported(lab):
     said = one_sentence(run_daemon(lab, "--config", write(lab, gateways.config(eal=["--no-such-option"]))))
     assert "no-such-option" in said, said
+    said = one_sentence(run_daemon(lab, "--config", write(lab, gateways.config(eal=["-d", "librte_net_pcap.so"]))))
+    assert "plug-in" in said and "FULLNAT_DPDK=shared" in said, said
 
 
 @pytest.mark.usefixtures("no_traces")
