@@ -1,7 +1,7 @@
 """`forward`: packets per second of one worker on a net_pcap vdev that plays a file for ever and frees what is sent.
 
-UDP frames of 64 bytes, whose sessions the first pass of the file opens, and TCP frames of 66 bytes (86 of IPv6),
-acknowledgements of sessions that were opened before (see `open_sessions`). References: testpmd 5tswap (touches and
+UDP frames of 64 bytes, and TCP frames of 66 bytes (86 of IPv6), acknowledgements. The first pass of the file opens a few
+UDP sessions, all others are opened before (see `open_sessions`). References: testpmd 5tswap (touches and
 rewrites MAC, IP and ports) and io on the same vdev and file; and for TCP and IPv6, each as a share of its own 5tswap, what
 UDP over IPv4 reaches.
 """
@@ -101,7 +101,7 @@ class Bed:
     def add_gateway(self, name, toa=False):
         """fullnatd, all sessions open, paused."""
         cores = self.polls, self.controls
-        if self.kind.startswith("udp"):
+        if self.kind.startswith("udp") and self.sessions < traffic.FRAMES_MIN:
             toml = traffic.gateway_toml(self.device, self.mbufs, self.sessions, cores, self.kind)
             gateway = self.pollers[name] = poller.Gateway(self.context.directory, toml, name)
         else:
@@ -152,12 +152,12 @@ def eal(prefix, device, lcores):
 
 
 def open_sessions(gateway, space, sessions, kind):
-    """Opens TCP sessions through the side port, then moves clients and real servers to the wire.
+    """Opens sessions through the side port, then moves clients and real servers to the wire.
 
     Until the routes change, what the wire plays comes from the wrong side and is dropped (RFC 3704); from then on every
     session finds its next hops anew at its first packet.
     """
-    say(f"opening {sessions:,} TCP sessions through a second port")
+    say(f"opening {sessions:,} {kind} sessions through a second port")
     opener = space.start(sys.executable, ROOT / "scripts" / "bench" / "opener.py", "peer", space.mac("side"), sessions,
                          kind)
     if opener.wait() != 0:

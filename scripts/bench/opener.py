@@ -1,9 +1,9 @@
-"""Opens TCP sessions through the gateway: plays clients and real servers on one interface, both behind one router.
+"""Opens sessions through the gateway: plays clients and real servers on one interface, both behind one router.
 
-usage: opener.py INTERFACE GATEWAY-MAC SESSIONS KIND, the kind tcp4 or tcp6. Run in the network namespace of the
+usage: opener.py INTERFACE GATEWAY-MAC SESSIONS KIND, the kind as traffic.py has it. Run in the network namespace of the
 interface; ends when every session is open, or with status 1 if some do not open. Without state for a session but whether
-it is open: a SYN that comes out of the gateway is answered by SYN-ACK, a SYN-ACK by the client's ACK, and what does not
-get on is begun again.
+it is open: a SYN that comes out of the gateway is answered by SYN-ACK, a SYN-ACK by the client's ACK, a datagram that comes
+out says itself whose it is, and what does not get on is begun again.
 """
 
 import errno
@@ -20,6 +20,8 @@ ETH_P_ALL, SO_RCVBUFFORCE = 3, 33
 WINDOW = 512
 PATIENCE_SECS = 0.2
 GIVE_UP_SECS = 10
+# Of the number that a datagram carries.
+NUMBER_LEN = 8
 # Sessions between two words about how it goes.
 TOLD = 100_000
 
@@ -32,7 +34,7 @@ class Opener:
         self.socket.bind((interface, 0))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self.socket.setblocking(False)
-        self.gateway_mac, self.sessions, self.family = gateway_mac, sessions, traffic.family(kind)
+        self.gateway_mac, self.sessions, self.kind, self.family = gateway_mac, sessions, kind, traffic.family(kind)
         self.opened, self.under_way = 0, {}
         self.begun = self.introduced = 0
 
@@ -66,7 +68,7 @@ class Opener:
             return
         now = time.monotonic()
         while len(self.under_way) < WINDOW and self.begun < self.sessions:
-            self.syn(self.begun, now)
+            self.begin_session(self.begun, now)
             self.begun += 1
 
     def introduce(self, answers):
@@ -77,12 +79,15 @@ class Opener:
         """What has not got on for a while."""
         now = time.monotonic()
         for number in [number for number, since in self.under_way.items() if now - since > PATIENCE_SECS]:
-            self.syn(number, now)
+            self.begin_session(number, now)
 
-    def syn(self, number, now):
+    def begin_session(self, number, now):
         self.under_way[number] = now
-        self.send(traffic.segment(traffic.client_ends(number, self.family), traffic.SYN, traffic.CLIENT_ISN,
-                                  timestamps=(1, 0), to=self.gateway_mac))
+        ends = traffic.client_ends(number, self.family)
+        if self.kind.startswith("tcp"):
+            self.send(traffic.segment(ends, traffic.SYN, traffic.CLIENT_ISN, timestamps=(1, 0), to=self.gateway_mac))
+        else:
+            self.send(traffic.datagram(ends, number.to_bytes(NUMBER_LEN, "big"), self.gateway_mac))
 
     def receive(self):
         """Answers what has come; how many frames that were."""
@@ -96,9 +101,11 @@ class Opener:
             of = self.family
             if frame[12:14] == traffic.ETHERTYPE_ARP:
                 self.arp(frame)
-            elif frame[12:14] == of.ethertype and len(frame) >= of.l4_at + 20:
+            elif frame[12:14] == of.ethertype and len(frame) >= of.l4_at + 16:
                 if frame[of.protocol_at] == traffic.TCP:
                     self.tcp(frame)
+                elif frame[of.protocol_at] == traffic.UDP:
+                    self.is_open(int.from_bytes(frame[of.l4_at + 8:of.l4_at + 8 + NUMBER_LEN], "big"))
                 elif frame[of.protocol_at] == traffic.ICMPV6:
                     self.neighbour_discovery(frame[of.l4_at:])
         return count
@@ -132,8 +139,11 @@ class Opener:
         elif flags == traffic.SYN | traffic.ACK and src == traffic.packed(of.vip):
             number = traffic.flow(dst, dport)
             self.send(traffic.established_frame(number, of, self.gateway_mac))
-            if self.under_way.pop(number, None) is not None:
-                self.opened += 1
+            self.is_open(number)
+
+    def is_open(self, number):
+        if self.under_way.pop(number, None) is not None:
+            self.opened += 1
 
     def send(self, frame):
         while True:

@@ -4,9 +4,10 @@ One-armed: clients behind a router and real servers share the one port, `wire`. 
 the same file, by a question for the gateway (it makes an entry) and an answer (the entry is fresh): ARP for IPv4,
 neighbour discovery for IPv6.
 
-A file cannot answer a SYN, for nobody knows before which port and sequence number the gateway will choose. TCP sessions
-are therefore opened through a second port, `side`, where opener.py plays clients and real servers; then one change of
-the routes moves both to `wire` (forward.py).
+A file cannot answer a SYN, for nobody knows before which port and sequence number the gateway will choose. And what a
+file opens lies in the gateway's memory in the file's order, which a processor foresees. TCP sessions, and many of UDP, are
+therefore opened through a second port, `side`, where opener.py plays clients and real servers; then one change of the
+routes moves both to `wire` (forward.py).
 """
 
 import functools
@@ -52,10 +53,10 @@ class Family(NamedTuple):
     vip: str
     real_servers: list
     lips: str
-    # The side port: where TCP sessions are opened, or (both_ways.py) where real servers are.
+    # The side port: where sessions are opened, or (both_ways.py) where real servers are.
     side_gateway: str
     side_router: str
-    # Of TCP: real servers of a subnet that is only reached by a route, which moves.
+    # Where sessions are opened aside: real servers of a subnet that is only reached by a route, which moves.
     routed_servers: list
     routed_network: str
     clients_from: int
@@ -132,11 +133,15 @@ def _frame(ends, protocol, l4, checksum_at, to, hops=64):
 
 
 def udp_frame(number, of=V4):
-    """60 bytes of IPv4, 64 with the frame's own checksum; 64 of IPv6, without it: the first and every other packet of
-    the n-th flow."""
-    cip, cport = client(number, of)
-    datagram = UDP_HEADER.pack(cport, SERVICE_PORT, UDP_HEADER.size + of.data_len, 0) + bytes(of.data_len)
-    return _frame((cip, packed(of.vip)), UDP, datagram, 6, GATEWAY_MAC)
+    """60 bytes of IPv4, 64 with the frame's own checksum; 64 of IPv6, without it: a packet of the n-th flow."""
+    return datagram(client_ends(number, of), bytes(of.data_len))
+
+
+def datagram(ends, data, to=GATEWAY_MAC):
+    """A UDP datagram. `ends` as for `segment`."""
+    src, sport, dst, dport = ends
+    udp = UDP_HEADER.pack(sport, dport, UDP_HEADER.size + len(data), 0) + data
+    return _frame((src, dst), UDP, udp, 6, to)
 
 
 def segment(ends, flags, seq, ack=0, timestamps=(1, 1), to=GATEWAY_MAC):
@@ -216,16 +221,17 @@ def with_port(address, port):
 def gateway_toml(device, mbufs, sessions, cores, kind="udp4", toa=False, side=None, real_servers=None):
     """The configuration that fits the frames; its socket is to be filled in.
 
-    `cores`: those of the worker and of control. `side`: a second device.
+    `cores`: those of the worker and of control. `side`: a second device, where sessions are opened if `real_servers` does
+    not say that these are there.
     """
     worker_core, control_core = cores
-    of, tcp = family(kind), kind.startswith("tcp")
-    found = real_servers or (of.routed_servers if tcp else of.real_servers)
+    of, aside = family(kind), side and not real_servers
+    found = real_servers or (of.routed_servers if aside else of.real_servers)
     servers = "\n".join(f'[[service.real_server]]\naddress = "{with_port(rip, SERVER_PORT)}"' for rip in found)
     side_address = f"{of.side_gateway}/{of.prefix_len}"
     second = f'[[port]]\nname = "side"\ndevice = "{side}"\naddresses = ["{side_address}"]\n' if side else ""
-    # Clients, and routed real servers, are where TCP sessions are opened first.
-    router = of.side_router if tcp else of.router
+    # Clients, and routed real servers, are where sessions are opened first.
+    router = of.side_router if aside else of.router
     return f"""[dataplane]
 workers = 1
 worker_cores = [{worker_core}]

@@ -115,7 +115,25 @@ def test_the_configuration_fits_the_frames(kind):
     assert vip in wire
     [route] = toml["route"]
     assert ipaddress.ip_address(frame[of.source]) in ipaddress.ip_network(route["to"])
-    assert ipaddress.ip_address(route["via"]) in (side if kind.startswith("tcp") else wire)
+    servers = [ipaddress.ip_address(address_of(server["address"])) for server in service["real_server"]]
+    assert ipaddress.ip_address(route["via"]) in side and not any(rip in wire or rip in side for rip in servers)
+
+
+@pytest.mark.parametrize("kind", traffic.FRAMES)
+def test_what_is_not_opened_aside_is_on_the_wire(kind):
+    """Without a second port, or with real servers behind it."""
+    of = traffic.family(kind)
+    for side, servers in (None, None), ("net_memif0", of.real_servers):
+        toml = tomllib.loads(traffic.gateway_toml("net_pcap0", 100_000, 1_000, (1, 0), kind, side=side, real_servers=servers))
+        wire = ipaddress.ip_interface(toml["port"][0]["addresses"][0]).network
+        [route], [service] = toml["route"], toml["service"]
+        assert ipaddress.ip_address(route["via"]) in wire
+        assert all(ipaddress.ip_address(address_of(server["address"])) in wire for server in service["real_server"])
+
+
+def address_of(written):
+    """The address of an address with a port."""
+    return written.rpartition(":")[0].strip("[]")
 
 
 def router(of, answers):
@@ -143,12 +161,18 @@ class Gateway:
         if frame == router(of, answers=False):
             self.inbox.append(traffic.neighbour_frame(True, of.side_gateway, of.side_router))
             return
-        length = struct.pack("!HH", traffic.TCP, len(frame) - of.l4_at)
+        protocol = frame[of.protocol_at]
+        length = struct.pack("!HH", protocol, len(frame) - of.l4_at)
         assert traffic.checksum(frame[of.source] + frame[of.destination] + length + frame[of.l4_at:]) == 0
         assert of is traffic.V6 or traffic.checksum(frame[14:34]) == 0
         src, dst = frame[of.source], frame[of.destination]
         sport, dport, seq, ack = struct.unpack_from("!HHII", frame, of.l4_at)
         lip, rip = traffic.packed(of.lips.split("-")[0]), traffic.packed(of.routed_servers[0])
+        if protocol == traffic.UDP:
+            assert (dst, dport) == (traffic.packed(of.vip), 80)
+            self.established.add((src, sport))
+            self.inbox.append(traffic.datagram((lip, 2_000, rip, 8080), frame[of.l4_at + 8:]))
+            return
         flags = frame[of.l4_at + 13]
         if flags == traffic.SYN:
             lport = 2_000 + len(self.clients)
@@ -172,13 +196,13 @@ class Gateway:
 def player_at(gateway, kind):
     player = opener.Opener.__new__(opener.Opener)
     player.__dict__.update(socket=gateway, gateway_mac=traffic.GATEWAY_MAC, sessions=3_000, opened=0, under_way={},
-                           begun=0, introduced=0, family=traffic.family(kind))
+                           begun=0, introduced=0, kind=kind, family=traffic.family(kind))
     return player
 
 
-@pytest.mark.parametrize("kind", ["tcp4", "tcp6"])
+@pytest.mark.parametrize("kind", traffic.FRAMES)
 @pytest.mark.parametrize("lost", [[False], [False] * 10 + [True]], ids=["nothing", "some"])
-def test_the_opener_completes_every_handshake(monkeypatch, lost, kind):
+def test_the_opener_opens_every_session(monkeypatch, lost, kind):
     gateway = Gateway(itertools.cycle(lost), traffic.family(kind))
     monkeypatch.setattr(opener, "PATIENCE_SECS", 0)
     monkeypatch.setattr(opener.select, "select", lambda *_: None)
