@@ -15,8 +15,14 @@ def taken(rounds, quick=False, full_speed=4.0):
     endless = [*rounds, *[rounds[-1]] * core.Rounds(quick, full_speed).limit]
     ours = iter([value for _, value in endless])
     speeds = iter([9.0, *(speed for between, _ in endless for speed in (between, 9.0))])
-    turns = {"a": ours.__next__, "b": lambda: 10}
-    return core.Rounds(quick, full_speed).take(turns, speeds.__next__)
+    return once(quick, full_speed).take({"a": ours.__next__, "b": lambda: 10}, speeds.__next__)
+
+
+def once(quick, full_speed):
+    """Rounds whose turns wait for nothing and are taken once."""
+    rounds = core.Rounds(quick, full_speed)
+    rounds.patience, rounds.tries = 0, 1
+    return rounds
 
 
 def judged(*arguments, **more):
@@ -62,15 +68,26 @@ def test_only_the_turns_that_are_compared_must_be_at_full_speed():
     assert len(rounds.all) == 3
 
 
-def test_a_round_waits_for_full_speed_but_not_for_ever():
-    begun = []
-    speeds = iter([2.0, 2.0, 3.9, *[2.0] * 10_000])
+def test_a_turn_waits_for_full_speed_but_not_for_ever():
+    looks, begun = iter([2.0, 2.0, 3.9, *[2.0] * 100_000]), []
     rounds = core.Rounds(False, 4.0)
-    rounds.take({"a": lambda: begun.append(next(speeds)), "b": lambda: None}, speeds.__next__)
+    rounds.tries = 1
+    rounds.take({"a": lambda: begun.append(1)}, looks.__next__)
     assert len(begun) == rounds.limit == 27
-    # Twice before the first round, and before each other one until patience ends.
-    spent = 10_003 - len(list(speeds))
-    assert spent == 1 + 2 + 26 * rounds.patience + 27 * 3
+    # Thrice before the first turn and once after it, and for each other one until patience ends.
+    assert 100_003 - len(list(looks)) == 3 + 1 + 26 * (rounds.patience + 1)
+
+
+def test_a_disturbed_turn_is_taken_again_and_only_its_last_one_counts():
+    gives = iter([1, 2, 3, 4])
+    rounds = core.Rounds(False, 4.0)
+    # Before it; after its first two; after the third; the same for the other one, disturbed for ever.
+    rounds.wanted = rounds.limit = 1
+    looks = iter([4.0, 2.0, 4.0, 2.0, 4.0, 4.0, *[2.0] * 1_000])
+    taken_again = []
+    rounds.take({"a": gives.__next__, "b": lambda: taken_again.append(1)}, looks.__next__)
+    assert rounds.all == [{"a": (3, 4.0), "b": (None, 2.0)}]
+    assert len(taken_again) == rounds.tries == 4
 
 
 @pytest.mark.parametrize("quick, calm, decides", [(False, 4, 3), (False, 5, 8), (True, 2, 8), (True, 3, 8)])
