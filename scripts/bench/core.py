@@ -53,18 +53,19 @@ class Rounds:
     def __init__(self, quick, full_speed):
         self.wanted, self.limit, self.enough = (3, 3, 3) if quick else (9, 27, 5)
         # Looks at the core before a turn begins, and how often a disturbed turn is taken.
-        self.patience, self.tries = (0, 1) if quick else (100, 4)
+        self.patience, self.tries = (0, 1) if quick else (50, 4)
         self.known = full_speed
         # {name: (what its turn gave, the slower of before and after)} by round
         self.all = []
         self.first_two = []
+        self.turns = 0
 
     def take(self, turns, measure):
         """`turns`: {name: what gives its value}, the first two those that are compared first of all; `measure` gives the
         core's speed."""
         self.first_two = list(turns)[:2]
         now = measure()
-        while self.unfinished():
+        while self.unfinished() and self.turns < self.limit * len(turns):
             found = {}
             for name, turn in turns.items():
                 found[name], now = self._turn(turn, now, measure)
@@ -76,6 +77,7 @@ class Rounds:
         for _ in range(self.tries):
             before = self._calm(now, measure)
             value, now = turn(), measure()
+            self.turns += 1
             if min(before, now) >= FULL * self.full_speed:
                 break
         return (value, min(before, now)), now

@@ -90,6 +90,14 @@ def test_a_disturbed_turn_is_taken_again_and_only_its_last_one_counts():
     assert len(taken_again) == rounds.tries == 4
 
 
+def test_turns_that_are_taken_again_count():
+    rounds = core.Rounds(False, 4.0)
+    rounds.patience = 0
+    turns = []
+    rounds.take({"a": lambda: turns.append(1), "b": lambda: turns.append(1)}, lambda: 2.0)
+    assert 2 * rounds.limit <= len(turns) < 2 * rounds.limit + 2 * rounds.tries
+
+
 @pytest.mark.parametrize("quick, calm, decides", [(False, 4, 3), (False, 5, 8), (True, 2, 8), (True, 3, 8)])
 def test_too_few_at_full_speed_leave_it_to_all(quick, calm, decides):
     value, _, found = judged([CALM] * calm + [DISTURBED], quick)
