@@ -65,7 +65,8 @@ class Rounds:
         core's speed."""
         self.first_two = list(turns)[:2]
         now = measure()
-        while self.unfinished() and self.turns < self.limit * len(turns):
+        # Disturbed rounds are followed by others, but not for ever.
+        while len(self.at_full_speed(*self.first_two)) < self.wanted and self.turns < self.limit * len(turns):
             found = {}
             for name, turn in turns.items():
                 found[name], now = self._turn(turn, now, measure)
@@ -89,11 +90,6 @@ class Rounds:
                 break
             now = measure()
         return now
-
-    def unfinished(self):
-        """Disturbed rounds are followed by others, but not for ever."""
-        at_full = len(self.at_full_speed(*self.first_two))
-        return len(self.all) < self.wanted or at_full < self.wanted and len(self.all) < self.limit
 
     @property
     def full_speed(self):

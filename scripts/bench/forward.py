@@ -1,7 +1,7 @@
 """`forward`: packets per second of one worker on a net_pcap vdev that plays a file for ever and frees what is sent.
 
-UDP frames of 64 bytes, and TCP frames of 66 bytes (86 of IPv6), acknowledgements. The first pass of the file opens a few
-UDP sessions, all others are opened before (see `open_sessions`). References: testpmd 5tswap (touches and
+UDP frames of 64 bytes, and TCP frames of 66 bytes (86 of IPv6), acknowledgements. Where UDP sessions are few, the first
+pass of the file opens them; all others are opened before (see `open_sessions`). References: testpmd 5tswap (touches and
 rewrites MAC, IP and ports) and io on the same vdev and file; and for TCP and IPv6, each as a share of its own 5tswap, what
 UDP over IPv4 reaches.
 """

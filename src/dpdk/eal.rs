@@ -26,10 +26,10 @@ pub enum EalError {
     Unusable(String),
     /// A plug-in for what loads none.
     #[error(
-        "dataplane.eal: `{0}` loads a plug-in, which needs DPDK as shared libraries, and this fullnatd has it within; \
+        "dataplane.eal: `-d` loads a plug-in, which needs DPDK as shared libraries, and this fullnatd has it within; \
          leave it out, or build one by `FULLNAT_DPDK=shared cargo build --release`"
     )]
-    PlugIn(String),
+    PlugIn,
     /// An argument that DPDK does not take.
     #[error(
         "dataplane.eal: DPDK does not take these arguments ({0}); correct them, one string for each word"
@@ -239,12 +239,13 @@ impl Arguments {
         {
             return Err(EalError::Unusable(word.clone()));
         }
-        if let Some(word) = words.iter().find(|word| word.starts_with("-d")).filter(|_| cfg!(dpdk_within)) {
-            return Err(EalError::PlugIn(word.clone()));
-        }
         let no_huge = words.iter().any(|word| word == "--no-huge");
         let in_memory = words.iter().any(|word| word == "--in-memory");
-        Ok(Arguments { words, no_huge, in_memory })
+        let arguments = Arguments { words, no_huge, in_memory };
+        if cfg!(dpdk_within) && arguments.has(&["-d"]) {
+            return Err(EalError::PlugIn);
+        }
+        Ok(arguments)
     }
 
     /// Whether the operator gave one of these options, as `--name`, `--name=value` or `-nvalue`.

@@ -182,7 +182,8 @@ impl<P: Packet> Shard<P> {
         self.neighbours.adjacency(NeighbourIndex(ahead)).port()
     }
 
-    /// [`Shard::express`] of a packet whose headers have this length, that travels inbound or outbound, and that may carry TOA or not; with the bytes of its IP packet.
+    /// [`Shard::express`] of a packet whose headers have this length, that travels inbound or outbound, and that may carry
+    /// TOA or not; with the bytes of its IP packet.
     #[inline(always)]
     fn pass<const HEADERS: usize, const IN: bool, const TOA: bool>(
         &mut self,
