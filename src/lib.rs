@@ -12,7 +12,7 @@
 //! | 3 | [`path`] | a packet's journey: classify, inbound, outbound, new session, rewrite, neighbours, drop reasons |
 //! | 2 | [`session`], [`service`], [`local_pool`] | sessions, virtual services and real servers, leases |
 //! | 1 | [`steering`] | which worker is the home of a packet |
-//! | 0 | [`wire`], [`cpu`], [`clock`], [`id`] | headers, checksums and options; prefetch and huge-page memory; time; numbers |
+//! | 0 | [`wire`], [`cpu`], [`chain`], [`clock`], [`id`] | headers, checksums and options; prefetch and huge-page memory; a fixed hash index; time; numbers |
 //!
 //! `dpdk` stands beside the house: it implements the packet-buffer trait of [`path`] and is named only by `gateway`,
 //! which puts everything together. `dpdk` and [`cpu`] hold all unsafe code of the gateway.
@@ -20,6 +20,7 @@
 //! `receiver` is no part of the gateway: it is the real server's side of TOA, which `fullnat-toa` runs there. It names no
 //! other module; its one file of system calls, `receiver/sys.rs`, is the third that holds unsafe code.
 
+pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod control;

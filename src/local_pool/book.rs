@@ -16,10 +16,10 @@
 use rand::{Rng, rngs::StdRng};
 
 use super::NONE;
-use super::index::{Chained, Index, room_for};
 use super::range::PortRange;
 use super::ring::{KINDS, Links};
 use super::share::Share;
+use crate::chain::{Chained, Chains, room_for};
 use crate::cpu::{self, HugeArray, Pages};
 use crate::wire::{Address, Protocol};
 
@@ -188,7 +188,7 @@ pub(super) struct Books {
     records_max: usize,
     /// books given back, chained by `chain_next`
     spare: u32,
-    index: Index,
+    chains: Chains,
     words: HugeArray<u64>,
     summary_len: usize,
     stride: usize,
@@ -203,7 +203,7 @@ impl Books {
             records: room_for(records_max)?,
             records_max,
             spare: NONE,
-            index: Index::new(records_max, hasher)?,
+            chains: Chains::new(records_max, hasher)?,
             words: HugeArray::new(records_max.checked_mul(stride)?, Pages::Small).ok()?,
             summary_len,
             stride,
@@ -211,7 +211,7 @@ impl Books {
     }
 
     pub(super) fn find(&self, key: &BookKey) -> Option<u32> {
-        self.index.find(&self.records, self.index.chain(&key.rip, key.rest()), |book| {
+        self.chains.find(&self.records, self.chains.chain((&key.rip, key.rest())), |book| {
             book.lip == key.lip
                 && book.rport == key.rport
                 && book.protocol == key.protocol
@@ -264,7 +264,7 @@ impl Books {
             self.records[id as usize] = book;
             id
         };
-        self.index.insert(&mut self.records, self.index.chain(&key.rip, key.rest()), id);
+        self.chains.insert(&mut self.records, self.chains.chain((&key.rip, key.rest())), id);
         self.fit(id, range, ports, share);
         id
     }
@@ -278,7 +278,7 @@ impl Books {
             "a session's offer is withdrawn before its lease is given back"
         );
         let key = BookKey { lip: book.lip, protocol: book.protocol, rip: book.rip, rport: book.rport };
-        self.index.remove(&mut self.records, self.index.chain(&key.rip, key.rest()), id);
+        self.chains.remove(&mut self.records, self.chains.chain((&key.rip, key.rest())), id);
         self.records[id as usize].chain_next = self.spare;
         self.spare = id;
     }

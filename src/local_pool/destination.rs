@@ -1,8 +1,8 @@
 //! Destinations: what a pool knows of one (RIP, rport, protocol), above all the books it has there.
 
 use super::NONE;
-use super::index::{Chained, Index, room_for};
 use super::ring::Ring;
+use crate::chain::{Chained, Chains, room_for};
 use crate::id::PoolId;
 use crate::wire::{Address, Protocol};
 
@@ -54,7 +54,7 @@ pub(super) struct Destinations {
     records_max: usize,
     /// records given back, chained by `chain_next`
     spare: u32,
-    index: Index,
+    chains: Chains,
 }
 
 /// The part of the key beside the RIP.
@@ -70,14 +70,14 @@ impl Destinations {
             records: room_for(records_max)?,
             records_max,
             spare: NONE,
-            index: Index::new(records_max, hasher)?,
+            chains: Chains::new(records_max, hasher)?,
         })
     }
 
     #[inline(always)]
     pub(super) fn find(&self, pool: PoolId, protocol: Protocol, rip: &Address, rport: u16) -> Option<u32> {
-        let chain = self.index.chain(rip, rest(pool, protocol, rport));
-        self.index.find(&self.records, chain, |record| {
+        let chain = self.chains.chain((rip, rest(pool, protocol, rport)));
+        self.chains.find(&self.records, chain, |record| {
             record.rip == *rip && record.rport == rport && record.pool == pool && record.protocol == protocol
         })
     }
@@ -122,7 +122,7 @@ impl Destinations {
             self.records[id as usize] = record;
             id
         };
-        self.index.insert(&mut self.records, self.index.chain(rip, rest(pool, protocol, rport)), id);
+        self.chains.insert(&mut self.records, self.chains.chain((rip, rest(pool, protocol, rport))), id);
         id
     }
 
@@ -131,8 +131,8 @@ impl Destinations {
         let record = &mut self.records[id as usize];
         debug_assert!(record.live && record.books == 0);
         record.live = false;
-        let chain = self.index.chain(&record.rip, rest(record.pool, record.protocol, record.rport));
-        self.index.remove(&mut self.records, chain, id);
+        let chain = self.chains.chain((&record.rip, rest(record.pool, record.protocol, record.rport)));
+        self.chains.remove(&mut self.records, chain, id);
         self.records[id as usize].chain_next = self.spare;
         self.spare = id;
     }

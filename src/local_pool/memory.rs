@@ -2,8 +2,8 @@
 
 use super::book::{Book, summary_len};
 use super::destination::Destination;
-use super::index::Index;
 use super::rest::{Rest, resting_max};
+use crate::chain::Chains;
 
 /// Bits of all workers' books of one (LIP, protocol, RIP, rport) together: one per L4 port.
 const BOOK_BITS: usize = 1 << 16;
@@ -32,7 +32,7 @@ impl LeaseMemory {
 
     /// So many books and destinations, with their indexes.
     pub const fn bytes(&self, books: u64, destinations: u64) -> u64 {
-        let indexes = Index::bytes_for(books) + Index::bytes_for(destinations);
+        let indexes = Chains::bytes_for(books) + Chains::bytes_for(destinations);
         self.fixed + books * self.book + destinations * self.destination + indexes
     }
 }

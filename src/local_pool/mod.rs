@@ -23,7 +23,6 @@
 
 mod book;
 mod destination;
-mod index;
 mod memory;
 mod range;
 mod reclaim;
@@ -41,6 +40,7 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+use crate::chain::NONE;
 use crate::id::{PoolId, WorkerId};
 use crate::service::snapshot::{LocalPool, Snapshot};
 use crate::steering::Steering;
@@ -51,9 +51,6 @@ use registry::Registry;
 use rest::Resting;
 use ring::{Kind, Ring};
 use share::Share;
-
-/// No record.
-const NONE: u32 = u32::MAX;
 
 /// Leases in a row that must find a destination's books more than half full, one more for each book, before the next
 /// LIP is opened.

@@ -1,16 +1,19 @@
-//! A fixed hash index over records that carry the chain themselves.
+//! Chains: a fixed hash index over records that carry the chain themselves.
 //!
 //! It never grows, never rehashes and leaves no tombstones, so that adding and removing cost the same forever
 //! (a general-purpose map was measured to stall for tens of milliseconds while it cleaned up after churn). Keyed,
 //! so that no peer can choose what collides.
 
+use std::fmt;
+use std::hash::Hash;
+
 use ahash::RandomState;
 
-use super::NONE;
-use crate::wire::Address;
+/// No record.
+pub const NONE: u32 = u32::MAX;
 
 /// A record that hangs in an index.
-pub(super) trait Chained {
+pub trait Chained {
     /// The next record of the same chain.
     fn chain_next(&self) -> u32;
     /// Sets the next record of the same chain.
@@ -18,46 +21,40 @@ pub(super) trait Chained {
 }
 
 /// An empty vector that never grows beyond `len`; `None` if there is no memory for it. Its pages are touched with use.
-pub(super) fn room_for<T>(len: usize) -> Option<Vec<T>> {
+pub fn room_for<T>(len: usize) -> Option<Vec<T>> {
     let mut room = Vec::new();
     room.try_reserve_exact(len).ok()?;
     Some(room)
 }
 
 /// Heads of chains through records of one arena.
-pub(super) struct Index {
+pub struct Chains {
     heads: Box<[u32]>,
     hasher: RandomState,
 }
 
-impl Index {
-    /// An index for up to `records_max` records; `None` if there is no memory for it.
-    pub(super) fn new(records_max: usize, hasher: RandomState) -> Option<Self> {
+impl Chains {
+    /// Chains for up to `records_max` records, or more of them in longer chains; `None` if there is no memory for them.
+    pub fn new(records_max: usize, hasher: RandomState) -> Option<Self> {
         let mut heads = room_for(records_max.next_power_of_two())?;
         heads.resize(records_max.next_power_of_two(), NONE);
-        Some(Index { heads: heads.into_boxed_slice(), hasher })
+        Some(Chains { heads: heads.into_boxed_slice(), hasher })
     }
 
-    /// Bytes of an index for up to `records_max` records.
-    pub(super) const fn bytes_for(records_max: u64) -> u64 {
+    /// Bytes of chains for up to `records_max` records.
+    pub const fn bytes_for(records_max: u64) -> u64 {
         records_max.next_power_of_two() * size_of::<u32>() as u64
     }
 
-    /// The chain for a key made of an address and 64 further bits.
+    /// The chain in which records with this key hang.
     #[inline(always)]
-    pub(super) fn chain(&self, address: &Address, rest: u64) -> usize {
-        let address = u128::from_ne_bytes(*address.octets());
-        self.hasher.hash_one((address as u64, (address >> 64) as u64, rest)) as usize & (self.heads.len() - 1)
+    pub fn chain(&self, key: impl Hash) -> usize {
+        self.hasher.hash_one(key) as usize & (self.heads.len() - 1)
     }
 
     /// The record of `chain` that `is` recognises.
     #[inline(always)]
-    pub(super) fn find<R: Chained>(
-        &self,
-        records: &[R],
-        chain: usize,
-        is: impl Fn(&R) -> bool,
-    ) -> Option<u32> {
+    pub fn find<R: Chained>(&self, records: &[R], chain: usize, is: impl Fn(&R) -> bool) -> Option<u32> {
         let mut id = self.heads[chain];
         while id != NONE {
             let record = &records[id as usize];
@@ -70,13 +67,13 @@ impl Index {
     }
 
     /// Adds a record.
-    pub(super) fn insert<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
+    pub fn insert<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
         records[id as usize].set_chain_next(self.heads[chain]);
         self.heads[chain] = id;
     }
 
     /// Removes a record that is there.
-    pub(super) fn remove<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
+    pub fn remove<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
         let next = records[id as usize].chain_next();
         if self.heads[chain] == id {
             self.heads[chain] = next;
@@ -90,5 +87,12 @@ impl Index {
         if before != NONE {
             records[before as usize].set_chain_next(next);
         }
+    }
+}
+
+impl fmt::Debug for Chains {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chains")
     }
 }
