@@ -84,7 +84,7 @@ fn table(v6: bool, sessions: u32) -> SessionTable {
     let config = TableConfig { sessions_max: 2 * sessions, huge_pages: false, seed: [1, 2, 3, 4] };
     let mut table = SessionTable::new(config).expect("memory for a small table");
     (0..sessions).for_each(|number| {
-        let session = table.insert(&keys(v6, number)).expect("room");
+        let session = table.insert(&keys(v6, number), RealServerId(0)).expect("room");
         table.hot_mut(session).state = State::Established;
     });
     table
@@ -99,7 +99,7 @@ fn look_up(table: &SessionTable, tuples: &[Tuple; BURST], v6: bool) -> u32 {
     let mut candidates = [Candidate::NONE; BURST];
     for (candidate, hash) in candidates.iter_mut().zip(&hashes) {
         *candidate = table.probe(*hash);
-        table.prefetch_entry(*candidate, v6);
+        table.prefetch_entry(*candidate);
     }
     (0..BURST)
         .map(|at| {
@@ -132,7 +132,7 @@ fn table_insert_and_remove() -> Part {
     let fresh: Vec<Keys> = (0..BURST as u32).map(|n| keys(false, 1000 + n)).collect();
     part("table insert and remove", BURST as u32, move || {
         for keys in black_box(&fresh) {
-            let session = table.insert(keys).expect("room");
+            let session = table.insert(keys, RealServerId(0)).expect("room");
             table.remove(session);
         }
     })

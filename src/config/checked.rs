@@ -217,14 +217,6 @@ impl Config {
     pub fn routes(&self) -> impl Iterator<Item = Route> + '_ {
         connected_routes(&self.ports).chain(self.static_routes.iter().copied())
     }
-
-    /// Whether sessions can have an IPv6 side and so need the wide part of their memory.
-    pub fn uses_ipv6(&self) -> bool {
-        let listens = self.services.iter().flat_map(|service| &service.listen).map(|listen| listen.address);
-        let ports = self.ports.iter().flat_map(|port| &port.addresses).map(|(address, _)| *address);
-        let locals = self.pools.iter().flat_map(|pool| &pool.addresses).copied();
-        listens.chain(ports).chain(locals).any(|address| !address.is_v4())
-    }
 }
 
 /// The subnets of port addresses.

@@ -6,12 +6,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::buffers::{self, BufferDemand};
-use super::checked::Config;
+use super::checked::{Config, Service};
 use super::model::HugePages;
 use crate::id::WorkerId;
 use crate::local_pool::LeaseMemory;
 use crate::session::TableMemory;
-use crate::wire::Tuple;
+use crate::wire::{Address, Tuple};
 
 /// Bytes of one huge page.
 const HUGE_PAGE: u64 = 2 << 20;
@@ -87,10 +87,9 @@ impl Requirements {
 
         let sessions_per_worker = dataplane.sessions_per_worker();
         let table = TableMemory::for_sessions(sessions_per_worker);
-        let (wide, session_bytes_per_worker) =
-            if config.uses_ipv6() { (table.wide, table.full_ipv6()) } else { (0, table.full_ipv4()) };
+        let trunk_bytes = TableMemory::of_trunks(trunks(config).min(sessions_per_worker.into()) as u32);
         let has_fronts = config.services.iter().any(|service| !service.proxy_protocol_from.is_empty());
-        let session_bytes_per_worker = session_bytes_per_worker + if has_fronts { table.named } else { 0 };
+        let session_bytes_per_worker = table.full() + trunk_bytes + if has_fronts { table.named } else { 0 };
         let session_bytes = session_bytes_per_worker * workers;
 
         let (lease_destinations, lease_books) = leases(config);
@@ -112,7 +111,7 @@ impl Requirements {
         };
         let guest_bytes = guest_bytes(guests_max) * workers;
         // Hot and cold lines are arrays of their own.
-        let arrays = [table.index, table.sessions / 2, table.sessions / 2, wide];
+        let arrays = [table.index, table.sessions / 2, table.sessions / 2];
         let in_huge_pages = mbuf_bytes.next_multiple_of(HUGE_PAGE)
             + arrays.iter().map(|bytes| bytes.next_multiple_of(HUGE_PAGE)).sum::<u64>() * workers;
         Requirements {
@@ -153,16 +152,41 @@ fn leases(config: &Config) -> (u64, u64) {
     for service in &config.services {
         let dialled: u64 =
             service.listen.iter().map(|listen| u64::from(listen.port_last - listen.port_first) + 1).sum();
-        let locals = &config.pools[service.pool].addresses;
-        let locals_v4 = locals.iter().filter(|local| local.is_v4()).count() as u64;
-        let locals_v6 = locals.len() as u64 - locals_v4;
+        let locals = Families::of(config.pools[service.pool].addresses.iter().copied());
         for server in &service.real_servers {
             let ports = if server.port.is_some() { 1 } else { dialled };
             destinations += ports;
-            books += ports * if server.address.is_v4() { locals_v4 } else { locals_v6 };
+            books += ports * if server.address.is_v4() { locals.v4 } else { locals.v6 };
         }
     }
     (destinations, books)
+}
+
+/// Numbers of addresses.
+struct Families {
+    v4: u64,
+    v6: u64,
+}
+
+impl Families {
+    fn of(addresses: impl Iterator<Item = Address>) -> Families {
+        addresses.fold(Families { v4: 0, v6: 0 }, |Families { v4, v6 }, address| match address.is_v4() {
+            true => Families { v4: v4 + 1, v6 },
+            false => Families { v4, v6: v6 + 1 },
+        })
+    }
+}
+
+/// How many (VIP, LIP, RIP) of which at least one is IPv6 the services can come to use.
+fn trunks(config: &Config) -> u64 {
+    let of_service = |service: &Service| -> u64 {
+        let vips = Families::of(service.listen.iter().map(|listen| listen.address));
+        let lips = Families::of(config.pools[service.pool].addresses.iter().copied());
+        let rips = Families::of(service.real_servers.iter().map(|server| server.address));
+        // A local address is of the real server's family.
+        (vips.v4 + vips.v6) * lips.v6 * rips.v6 + vips.v6 * lips.v4 * rips.v4
+    };
+    config.services.iter().map(of_service).sum()
 }
 
 impl fmt::Display for Requirements {
@@ -262,6 +286,29 @@ mod tests {
             let bytes = needs.session_bytes + needs.lease_bytes + needs.guest_bytes;
             assert!(bytes <= 160 * 1_000_000, "{workers} workers: {bytes}");
         }
+    }
+
+    /// What is shared takes a line for each combination, however many sessions share it.
+    #[test]
+    fn sessions_with_an_ipv6_side_take_no_more_than_others() {
+        let text = |vips: &str| {
+            format!(
+                r#"
+            dataplane = {{ workers = 2, sessions_max = 1_000_000 }}
+            port = [{{ name = "lan", device = "net_af_packet0,iface=lan",
+                addresses = ["10.2.0.254/24", "2001:db8:2::fe/64"] }}]
+            local_pool = [{{ name = "p", port = "lan",
+                addresses = ["10.2.0.100-10.2.0.103", "2001:db8:2::100-2001:db8:2::101"] }}]
+            service = [{{ name = "web", listen = [{vips}], protocol = "tcp", local_pool = "p",
+                real_server = [{{ address = "10.2.0.11" }}, {{ address = "2001:db8:2::11" }}] }}]
+        "#
+            )
+        };
+        let trunks = |vips: &str| trunks(&parse(&text(vips)).unwrap());
+        assert_eq!(trunks("\"10.2.0.200:80\""), 2, "an IPv4 client and an IPv6 server");
+        assert_eq!(trunks("\"10.2.0.200:80\", \"[2001:db8:2::200]:80\""), 2 + 2 + 4);
+        let bytes = |vips| Requirements::of(&parse(&text(vips)).unwrap()).session_bytes;
+        assert_eq!(bytes("\"[2001:db8:2::200]:80\"") - bytes("\"10.2.0.200:80\""), 2 * (2 + 4 - 2) * 64);
     }
 
     #[test]

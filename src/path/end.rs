@@ -113,7 +113,7 @@ impl<P: Packet> Shard<P> {
     /// with 1 of 65,536 guesses, and then still needs both ends to be silent.
     #[cold]
     pub(super) fn note_perhaps_reset<I: Io>(&mut self, turn: &Turn<'_, I>, index: SessionIndex) {
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         hot.flags.set(Flags::PERHAPS_RESET);
         // This packet is counted when it leaves.
         cold.packets_at_reset = hot.packets.wrapping_add(1);
@@ -174,7 +174,7 @@ impl<P: Packet> Shard<P> {
     ) {
         self.wheel.cancel(&mut self.sessions, index);
         let hot = self.sessions.hot(index);
-        let (flags, state, real_server) = (hot.flags, hot.state, hot.real_server as usize);
+        let (flags, state, real_server) = (hot.flags, hot.state, self.sessions.real_server(index).index());
         let next_hops = hot.next_hops;
         if flags.has(Flags::OFFERED) {
             let slot = self.sessions.cold(index).lease_slot;

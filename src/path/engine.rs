@@ -34,13 +34,6 @@ use crate::wire::Tuple;
 /// Packets that travel together.
 pub const BURST: usize = 32;
 
-/// What a burst is, apart from its flows.
-struct Received {
-    bytes: u64,
-    /// whether any plain frame is an IPv6 one
-    v6: bool,
-}
-
 /// One worker's engine: its shard and the configuration it works by.
 pub struct Engine<P> {
     snapshot: Arc<Snapshot>,
@@ -90,21 +83,17 @@ impl<P: Packet> Engine<P> {
         let (shard, flows) = (&mut self.shard, &mut self.flows);
         let lane = Lane::of(&turn, port, shard.mtu);
         shard.counters.received += packets.len() as u64;
-        let received = shard.classify_all(&mut turn, &lane, packets, flows);
+        let bytes = shard.classify_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Classify);
         if shard.workers > 1 {
             shard.steer_all(&mut turn, port, packets, flows);
         }
         observer.ended(Phase::Steer);
-        if received.v6 {
-            shard.probe_all::<true>(packets.len(), flows);
-        } else {
-            shard.probe_all::<false>(packets.len(), flows);
-        }
+        shard.probe_all(packets.len(), flows);
         observer.ended(Phase::Probe);
         shard.forward_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Forward);
-        received.bytes
+        bytes
     }
 
     /// Takes one item from another worker's hands.
@@ -183,6 +172,7 @@ impl<P: Packet> Engine<P> {
 }
 
 impl<P: Packet> Shard<P> {
+    /// Begins to look for the sessions of a burst, and keeps what is a flow; the bytes of all that was received.
     #[inline]
     fn classify_all<I: Io<Packet = P>>(
         &mut self,
@@ -190,9 +180,9 @@ impl<P: Packet> Shard<P> {
         lane: &Lane,
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
-    ) -> Received {
+    ) -> u64 {
         packets.iter().for_each(P::prefetch);
-        let mut received = Received { bytes: 0, v6: false };
+        let mut received = 0;
         let (mut at, mut all_plain) = (0, true);
         while let packets @ [first, ..] = &packets[at..] {
             let flows = &mut flows.looked_up[at..];
@@ -205,12 +195,11 @@ impl<P: Packet> Shard<P> {
                 Some(Kind::Tcp6) => self.look_up_run::<TCP6>(lane, packets, flows),
                 None => (0, 0),
             };
-            received.v6 |= kind.is_some_and(Kind::is_v6);
             if run > 0 {
-                received.bytes += bytes;
+                received += bytes;
                 at += run;
             } else {
-                received.bytes += first.len() as u64;
+                received += first.len() as u64;
                 all_plain = false;
                 at += 1;
             }
@@ -326,12 +315,12 @@ impl<P: Packet> Shard<P> {
         });
     }
 
-    /// Finds what may be the sessions of packets, of which any may be an IPv6 one or none is.
+    /// Finds what may be the sessions of packets.
     #[inline]
-    fn probe_all<const V6: bool>(&self, count: usize, flows: &mut Flows) {
+    fn probe_all(&self, count: usize, flows: &mut Flows) {
         for flow in &mut flows.looked_up[..count] {
             flow.candidate = self.sessions.probe(flow.hash);
-            self.sessions.prefetch_entry(flow.candidate, V6 && flow.is_v6());
+            self.sessions.prefetch_entry(flow.candidate);
         }
     }
 

@@ -206,7 +206,7 @@ impl<P: Packet> Shard<P> {
         let hot = self.sessions.hot(index);
         let (ahead, behind) = hot.next_hops(direction);
         let next_hop = self.neighbours.adjacency(NeighbourIndex(ahead));
-        let real_server = &mut self.real_servers[hot.real_server as usize];
+        let real_server = &mut self.real_servers[self.sessions.real_server_within(index, v6).index()];
         if hot.route_epoch != lane.route_epoch || real_server.removed || !next_hop.is_settled() {
             return None;
         }

@@ -58,7 +58,7 @@ impl<P: Packet> Shard<P> {
     ) -> Option<PortId> {
         let kind = const { Kind::with_headers(HEADERS) };
         let (l4, end) = (kind.l4(), parsed.end as usize);
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let sides = if kind.is_v6() { Flags::WIDE } else { 0 };
         let unusual = hot.flags.0 & (Flags::WIDE | Flags::TOA | Flags::PROXY_HEADER) != sides;
         let next_hop = self.neighbours.adjacency(NeighbourIndex(hot.next_hops(Direction::Inbound).0));
@@ -82,10 +82,11 @@ impl<P: Packet> Shard<P> {
         let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
         let found = (index, Direction::Inbound);
         rewrite::rewrite_plain(headers, &self.sessions, found, (delta, None), &mut self.identification);
+        let real_server = self.sessions.real_server_within(index, kind.is_v6());
         let hot = self.sessions.hot_mut(index);
         headers[..12].copy_from_slice(next_hop.header());
         hot.packets = 1;
-        self.real_servers[hot.real_server as usize].count(Direction::Inbound, parsed.ip_len());
+        self.real_servers[real_server.index()].count(Direction::Inbound, parsed.ip_len());
         packet.truncate(end);
         Some(next_hop.port())
     }

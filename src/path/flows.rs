@@ -31,12 +31,6 @@ impl Flow {
     pub fn sort(&self) -> Option<(Kind, Direction)> {
         Some((self.plain?, self.candidate.direction()))
     }
-
-    /// Whether it is an IPv6 packet, of a plain one.
-    #[inline(always)]
-    pub fn is_v6(&self) -> bool {
-        self.plain.is_some_and(Kind::is_v6)
-    }
 }
 
 /// A place for the flows of a burst, used by one after the other.

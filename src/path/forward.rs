@@ -106,7 +106,7 @@ impl<P: Packet> Shard<P> {
         if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != rx_port {
             return Verdict::Drop(DropReason::IpSpoofedSource);
         }
-        if self.real_servers[hot.real_server as usize].removed
+        if self.real_servers[self.sessions.real_server(index).index()].removed
             && let Some(verdict) = self.without_real_server(turn, parsed, index, direction)
         {
             return verdict;
@@ -142,11 +142,11 @@ impl<P: Packet> Shard<P> {
             Err(verdict) => return verdict,
         };
 
-        let (hot, _, wide) = self.sessions.lines_mut(index);
-        let ends = Ends::of(hot, wide, direction);
+        let ends = Ends::of(&self.sessions, index, direction);
+        let real_server = self.sessions.real_server(index);
+        let hot = self.sessions.hot_mut(index);
         hot.stamp = turn.now.tick();
         hot.packets = hot.packets.wrapping_add(1);
-        let real_server = hot.real_server;
         let delta = delta.add_delta(hot.ends_delta(direction));
         let families = (parsed.v6, to_v6);
         let rewritten =
@@ -160,7 +160,7 @@ impl<P: Packet> Shard<P> {
             return Verdict::Drop(DropReason::Headroom);
         }
         packet.truncate(layout.end);
-        self.real_servers[real_server as usize].count(direction, parsed.ip_len());
+        self.real_servers[real_server.index()].count(direction, parsed.ip_len());
 
         let ethertype = if to_v6 { ethernet::TYPE_IPV6 } else { ethernet::TYPE_IPV4 };
         packet.head_mut()[12..14].copy_from_slice(&ethertype.to_be_bytes());
@@ -208,11 +208,11 @@ impl<P: Packet> Shard<P> {
     ) -> Result<(Layout, Delta), Verdict> {
         let header_len = tcp::header_len(&packet.head()[layout.l4..]);
         let segment = Segment::read(&packet.head()[layout.l4..], layout.end - layout.l4);
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let settings = self.real_servers[self.sessions.real_server(index).index()].toa;
+        let (hot, cold) = self.sessions.lines_mut(index);
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);
 
-        let settings = self.real_servers[hot.real_server as usize].toa;
         let toa = match direction {
             Direction::Inbound => client_address::due(hot, cold, &segment, settings),
             Direction::Outbound => None,
@@ -288,10 +288,10 @@ impl<P: Packet> Shard<P> {
     /// A SYN, sent again because its real server does not answer, and that one takes no new sessions any more.
     #[cold]
     fn has_no_hope<I: Io>(&self, turn: &Turn<'_, I>, index: SessionIndex, segment: &Segment) -> bool {
-        let hot = self.sessions.hot(index);
-        let real_server = turn.snapshot.real_servers.get(hot.real_server as usize).and_then(Option::as_ref);
+        let real_server = self.sessions.real_server(index).index();
+        let real_server = turn.snapshot.real_servers.get(real_server).and_then(Option::as_ref);
         segment.flags & tcp::ACK == 0
-            && !hot.flags.has(Flags::ANSWERED)
+            && !self.sessions.hot(index).flags.has(Flags::ANSWERED)
             && real_server.is_none_or(|real_server| real_server.weight == 0)
     }
 
@@ -346,8 +346,8 @@ impl<P: Packet> Shard<P> {
         before: State,
     ) {
         let hot = self.sessions.hot(index);
-        let (state, real_server, finished) =
-            (hot.state, hot.real_server as usize, hot.flags.has(Flags::FINISHED));
+        let (state, finished) = (hot.state, hot.flags.has(Flags::FINISHED));
+        let real_server = self.sessions.real_server(index).index();
         let counters = &mut self.real_servers[real_server];
         match (is_active(before), is_active(state)) {
             (true, false) => {

@@ -166,9 +166,10 @@ impl<P: Packet> Shard<P> {
         embedded: &Embedded,
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(NeighbourIndex, P), DropReason> {
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let kinds = client_address::kinds(self.real_servers[hot.real_server as usize].toa.as_ref());
-        let ends = Ends::of(hot, wide, direction);
+        let real_server = self.sessions.real_server(index);
+        let kinds = client_address::kinds(self.real_servers[real_server.index()].toa.as_ref());
+        let ends = Ends::of(&self.sessions, index, direction);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let neighbour = NeighbourIndex(hot.next_hops(direction).0);
         let (from_v4, to_v4) = (quote[0] >> 4 == 4, ends.src.is_v4());
         let growth = growth(hot, cold, direction);

@@ -20,7 +20,7 @@ use crate::service::route::NextHop;
 use crate::service::scheduler::{ClientKey, Connections};
 use crate::service::snapshot::{ClientAddress, LocalPool, Role, Service, Snapshot};
 use crate::session::tcp_state::is_active;
-use crate::session::{Cold, Direction, Flags, Hot, KeyHash, Keys, SessionIndex, State, Wide};
+use crate::session::{Cold, Direction, Flags, Hot, KeyHash, Keys, SessionIndex, SessionTable, State};
 use crate::wire::{Address, Protocol, Tuple, tcp};
 
 /// What a lease's last user left behind at the real server, so that the next is acceptable to it.
@@ -186,15 +186,15 @@ impl<P: Packet> Shard<P> {
             Protocol::Udp => None,
             Protocol::Tcp => Some(self.beginning(turn, packet, parsed, &outbound.reversed(), legacy)),
         };
-        let Ok(index) = self.sessions.begin(&Keys { inbound: *tuple, outbound }, hash) else {
+        let Ok(index) = self.sessions.begin(&Keys { inbound: *tuple, outbound }, real_server.id, hash) else {
             return Err(self.give_back(next_hops, &lease));
         };
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let checksum_delta = ends_delta_inbound(tuple, &self.sessions, index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         hot.next_hops = next_hops.map(|next_hop| next_hop.0);
         hot.route_epoch = snapshot.route_epoch;
-        hot.real_server = real_server.id.0;
         hot.stamp = tick;
-        hot.checksum_delta = ends_delta_inbound(tuple, hot, wide);
+        hot.checksum_delta = checksum_delta;
         cold.created = tick;
         cold.lease_slot = lease.slot;
         cold.service = service.id.0 as u16;
@@ -265,8 +265,9 @@ impl<P: Packet> Shard<P> {
         let state = self.sessions.hot(index).state;
         let timeout = service.timeouts.ticks(parsed.tuple.protocol, state);
         self.wheel.start(&mut self.sessions, index, turn.now.tick().plus(timeout));
+        let real_server = self.sessions.real_server(index);
         let hot = self.sessions.hot_mut(index);
-        let counters = &mut self.real_servers[hot.real_server as usize];
+        let counters = &mut self.real_servers[real_server.index()];
         counters.sessions += 1;
         if is_active(state) {
             counters.active += 1;
@@ -338,9 +339,10 @@ impl<P: Packet> Shard<P> {
 
 /// What a new session's ends make of the checksum of its client's packets.
 #[inline(always)]
-fn ends_delta_inbound(tuple: &Tuple, hot: &Hot, wide: &Wide) -> u16 {
+fn ends_delta_inbound(tuple: &Tuple, sessions: &SessionTable, index: SessionIndex) -> u16 {
+    let hot = sessions.hot(index);
     if hot.flags.has(Flags::WIDE) {
-        return ends_delta(tuple, &Ends::of_wide(hot, wide, Direction::Inbound));
+        return ends_delta(tuple, &Ends::of(sessions, index, Direction::Inbound));
     }
     // Known to be IPv4, the addresses are four numbers to add up.
     let [src, dst] = [tuple.src, tuple.dst].map(|address| Address::from_v4(address.v4_octets()));

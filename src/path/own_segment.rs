@@ -34,8 +34,8 @@ impl<P: Packet> Shard<P> {
         if self.ensure_route(turn, index).is_err() {
             return false;
         }
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let ends = Ends::of(hot, wide, Direction::Inbound);
+        let ends = Ends::of(&self.sessions, index, Direction::Inbound);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let seq = proxy_header::expected_within(hot, cold)
             .unwrap_or_else(|| hot.next_seq_inbound.wrapping_add(hot.seq_delta));
         let (ack, next_hop) = (hot.next_seq_outbound, NeighbourIndex(hot.next_hops(Direction::Inbound).0));

@@ -146,7 +146,7 @@ impl<P: Packet> Shard<P> {
         segment: &Segment,
         index: SessionIndex,
     ) -> Result<(), DropReason> {
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let begins = segment.seq == cold.client_isn.wrapping_add(1);
         let is_bare = segment.next_seq() == segment.seq;
         if !begins || is_bare || !tcp_track::completes_handshake(hot, cold, segment) {
@@ -157,7 +157,7 @@ impl<P: Packet> Shard<P> {
         let flow = self.told_flow(&said, index)?;
         let len = said.len as u32;
         self.sessions.name(index, Named::new(&flow, said.len as u16));
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         cold.client_isn = cold.client_isn.wrapping_add(len);
         hot.next_seq_inbound = hot.next_seq_inbound.wrapping_add(len);
         hot.seq_delta = hot.seq_delta.wrapping_sub(len);
@@ -196,8 +196,8 @@ impl<P: Packet> Shard<P> {
 
     /// Asks the real server for an acknowledgement: by a segment before the one that it expects.
     fn send_probe<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, index: SessionIndex, probe: &Probe) {
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
-        let ends = Ends::of(hot, wide, Direction::Inbound);
+        let ends = Ends::of(&self.sessions, index, Direction::Inbound);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let sent = probe.timestamps.filter(|_| hot.flags.has(Flags::TIMESTAMP));
         let option = sent.map(|(value, echo)| timestamps(value.wrapping_add(hot.timestamp_delta), echo));
         let own = OwnSegment {
@@ -224,9 +224,8 @@ impl<P: Packet> Shard<P> {
 
     /// A session whose real server has been told by TOA is like any other; so is one whose service does that no more.
     fn leave_if_told(&mut self, index: SessionIndex) {
-        let hot = self.sessions.hot_mut(index);
-        let is_over = self.real_servers[hot.real_server as usize].toa.is_none();
-        let flags = &mut hot.flags;
+        let is_over = self.real_servers[self.sessions.real_server(index).index()].toa.is_none();
+        let flags = &mut self.sessions.hot_mut(index).flags;
         if is_over || !flags.has(Flags::TOA) {
             flags.clear(Flags::TOA | Flags::PROXY_HEADER);
         }
@@ -241,7 +240,7 @@ impl<P: Packet> Shard<P> {
         mut parsed: Parsed,
         index: SessionIndex,
     ) {
-        if self.real_servers[self.sessions.hot(index).real_server as usize].removed {
+        if self.real_servers[self.sessions.real_server(index).index()].removed {
             // Its header is for the session that it begins with another.
             self.end_session(turn, index);
             let hash = self.sessions.hash(&parsed.tuple, parsed.v6);

@@ -174,7 +174,7 @@ impl<P: Packet> Shard<P> {
             self.pass_on(turn, rx_port, packet, &parsed, found);
             return;
         }
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let is_sent = cold.header.times_sent > 0;
         let is_retransmission = tcp::seq_before(segment.seq, hot.next_seq_inbound);
         let is_bare = segment.next_seq() == segment.seq;
@@ -240,7 +240,7 @@ impl<P: Packet> Shard<P> {
     /// Takes down what a header sent later has to say of the client.
     fn note_client(&mut self, packet: &mut P, parsed: &Parsed, index: SessionIndex, segment: &Segment) {
         let header = tcp_header(packet, parsed);
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let is_new = cold.header.times_sent == 0 || !tcp::seq_before(segment.ack, cold.client_ack);
         let is_sound = !tcp::seq_after(segment.ack, hot.next_seq_outbound);
         if segment.flags & tcp::ACK == 0 || !is_new || !is_sound {
@@ -272,14 +272,15 @@ impl<P: Packet> Shard<P> {
         }
         let flow = self.sessions.client_flow(index);
         let front_len = self.sessions.named(index).map_or(0, |named| u32::from(named.header_len));
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let is_removed = self.real_servers[self.sessions.real_server(index).index()].removed;
+        let (hot, cold) = self.sessions.lines_mut(index);
         let header = tcp_header(packet, parsed);
         let options = &mut header[tcp::HEADER_LEN..];
         delta =
             delta.combine(tcp_option::erase_kind(options, &[tcp_option::KIND_FAST_OPEN]).unwrap_or_default());
         let lives =
             matches!(hot.state, State::SynRecv | State::Established | State::FinWait | State::CloseWait)
-                && !self.real_servers[hot.real_server as usize].removed;
+                && !is_removed;
         let seq = tcp::seq(header);
         if seq.wrapping_add(front_len) == cold.client_isn && lives {
             let is_sent = cold.header.times_sent > 0;
@@ -311,7 +312,7 @@ impl<P: Packet> Shard<P> {
         let partial = self.has_partial_checksum(turn, rx_port, packet, parsed);
         let segment = segment_of(packet, parsed);
         let header = tcp_header(packet, parsed);
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         if proxy_front::is_through(hot, cold, &segment) {
             hot.flags.clear(Flags::PROXY_HEADER);
         }
@@ -377,13 +378,13 @@ impl<P: Packet> Shard<P> {
         room: usize,
     ) -> bool {
         let flow = self.sessions.client_flow(index);
-        let (hot, cold, wide) = self.sessions.lines_mut(index);
+        let ends = Ends::of(&self.sessions, index, Direction::Inbound);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let bytes = proxy_protocol::write(version_of(&cold.header), &flow);
         let left = usize::from(cold.header.unacknowledged);
         let is_first = cold.header.times_sent == 0;
         let seq_delta = hot.seq_delta.wrapping_add(if is_first { bytes.len() as u32 } else { 0 });
         let first_byte = cold.client_isn.wrapping_add(1).wrapping_add(seq_delta);
-        let ends = Ends::of(hot, wide, Direction::Inbound);
         let has_timestamps = hot.flags.has(Flags::TIMESTAMP);
         let timestamps =
             has_timestamps.then(|| timestamps(cold.last_timestamp.wrapping_add(hot.timestamp_delta), echo));

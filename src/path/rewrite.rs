@@ -9,7 +9,7 @@ use super::packet::{ChecksumOffload, Packet};
 use super::parsed::Parsed;
 use super::plain::{self, Kind};
 use crate::service::snapshot::PortView;
-use crate::session::{Direction, Flags, Hot, SessionIndex, SessionTable, Wide};
+use crate::session::{Direction, Hot, SessionIndex, SessionTable};
 use crate::wire::checksum::{self, Delta};
 use crate::wire::field::{get_array, get_u16, put_array, put_u16, put_u32};
 use crate::wire::ipv4::Ipv4Header;
@@ -49,12 +49,9 @@ pub struct Ends {
 impl Ends {
     /// What a session's packets carry behind the gateway.
     #[inline(always)]
-    pub fn of(hot: &Hot, wide: &Wide, direction: Direction) -> Ends {
-        if hot.flags.has(Flags::WIDE) {
-            Ends::of_wide(hot, wide, direction)
-        } else {
-            Ends::of_v4(hot, direction)
-        }
+    pub fn of(sessions: &SessionTable, session: SessionIndex, direction: Direction) -> Ends {
+        let Tuple { src, dst, sport, dport, protocol: _ } = sessions.behind(session, direction);
+        Ends { src, dst, sport, dport }
     }
 
     /// [`Ends::of`] a session with two IPv4 sides.
@@ -63,13 +60,6 @@ impl Ends {
         let (sport, dport) = hot.ports_behind(direction);
         let [a, b, c, d, e, f, g, h] = hot.addresses_behind(direction);
         Ends { src: Address::from_v4([a, b, c, d]), dst: Address::from_v4([e, f, g, h]), sport, dport }
-    }
-
-    /// [`Ends::of`] a session with an IPv6 side.
-    #[inline(always)]
-    pub fn of_wide(hot: &Hot, wide: &Wide, direction: Direction) -> Ends {
-        let ((src, dst), (sport, dport)) = (wide.addresses_behind(direction), hot.ports_behind(direction));
-        Ends { src: Address::from_v6(*src), dst: Address::from_v6(*dst), sport, dport }
     }
 }
 
@@ -225,8 +215,8 @@ pub fn rewrite_plain<const HEADERS: usize>(
         if let Some(len) = ip_len {
             ipv6::set_payload_len(ip, (len - ipv6::HEADER_LEN) as u16);
         }
-        let (src, dst) = sessions.wide(index).addresses_behind(direction);
-        readdress_ipv6(ip, src, dst);
+        let [src, dst] = sessions.addresses_behind_v6(index, direction);
+        readdress_ipv6(ip, src.octets(), dst.octets());
     } else {
         let ip: &mut [u8; ipv4::HEADER_LEN] = ip.try_into().expect("a plain header");
         let id = identification.of(ip);

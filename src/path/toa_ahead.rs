@@ -32,8 +32,8 @@ impl<P: Packet> Shard<P> {
             return;
         }
         let client = self.sessions.client_flow(index);
-        let (hot, _, wide) = self.sessions.lines_mut(index);
-        let ends = Ends::of(hot, wide, Direction::Inbound);
+        let ends = Ends::of(&self.sessions, index, Direction::Inbound);
+        let hot = self.sessions.hot(index);
         let sent = hot.flags.has(Flags::TIMESTAMP).then(|| sent_timestamps(header)).flatten();
         let timestamps = sent.map(|(value, echo)| timestamps(value.wrapping_add(hot.timestamp_delta), echo));
 

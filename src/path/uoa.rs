@@ -47,7 +47,7 @@ impl<P: Packet> Shard<P> {
         mtu: usize,
     ) -> bool {
         let client = self.sessions.client_flow(index);
-        let (hot, cold, _) = self.sessions.lines_mut(index);
+        let (hot, cold) = self.sessions.lines_mut(index);
         let Some(settings) = uoa_settings(turn, cold.service) else {
             hot.flags.clear(Flags::TOA);
             return false;

@@ -1,5 +1,4 @@
-//! A session's memory: one hot cache line that every packet touches, one cold line for its beginning and end,
-//! and a third line of addresses that only sessions with an IPv6 side have.
+//! A session's memory: one hot cache line that every packet touches, and one cold line for its beginning and end.
 //!
 //! ```text
 //! client  CIP:cport -> VIP:vport   [gateway]   LIP:lport -> RIP:rport  real server
@@ -12,6 +11,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes, transmute, transmute_ref};
 
 use super::key::{Keys, is_v4};
 use super::tcp_state::State;
+use super::trunk::Trunk;
 use crate::clock::Tick;
 use crate::cpu;
 use crate::wire::field::get_array;
@@ -52,7 +52,7 @@ impl Flags {
     pub const CLIENT_V6: u16 = 1 << 0;
     /// The real server's side is IPv6.
     pub const SERVER_V6: u16 = 1 << 1;
-    /// Any side is IPv6: the addresses stand in [`Wide`].
+    /// Any side is IPv6: of the addresses only the client's stands in [`Hot`].
     pub const WIDE: u16 = Flags::CLIENT_V6 | Flags::SERVER_V6;
     /// The real server has sent data, of which the client may have acknowledged some.
     pub const SERVER_DATA: u16 = 1 << 2;
@@ -111,15 +111,12 @@ impl Flags {
 
 /// What every packet of a session reads and writes: one cache line.
 ///
-/// Addresses are IPv4 in network order; where a side is IPv6 its two addresses stand in [`Wide`] and the
-/// fields here are 0. L4 ports are in host order, the destination's first: so both are one number as headers show it.
+/// L4 ports are in host order, the destination's first: so both are one number as headers show it.
 #[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(64))]
 pub struct Hot {
-    /// client address
-    pub cip: [u8; 4],
-    /// virtual address
-    pub vip: [u8; 4],
+    /// client's and virtual address, IPv4; of a session with an IPv6 side the first half of the client's
+    inbound: [u8; 8],
     /// virtual port the client dialled
     pub vport: u16,
     /// client port
@@ -130,10 +127,8 @@ pub struct Hot {
     pub state: State,
     /// one-bit facts
     pub flags: Flags,
-    /// real server's address
-    pub rip: [u8; 4],
-    /// local address
-    pub lip: [u8; 4],
+    /// real server's and local address, IPv4; of a session with an IPv6 side the second half of the client's
+    outbound: [u8; 8],
     /// local port
     pub lport: u16,
     /// real server's port
@@ -144,8 +139,9 @@ pub struct Hot {
     pub timestamp_delta: u32,
     /// the last packet's time
     pub stamp: Tick,
-    /// index of the real server in the snapshot; stable while the session lives
-    pub real_server: u32,
+    /// slot of the real server in the snapshot; of a session with an IPv6 side the number of its trunk, which has the
+    /// real server and the addresses that have no room here
+    pub(super) server_or_trunk: u32,
     /// neighbour indexes toward the real server and toward the client: by the direction of the packets that go there
     pub next_hops: [u16; 2],
     /// sequence number after the furthest byte the client has sent, in the client's numbers
@@ -168,9 +164,8 @@ const KEYS_APART: usize = 16;
 const _: () = assert!(offset_of!(Hot, protocol) % 4 == 0);
 const _: () = assert!(offset_of!(Hot, state) == offset_of!(Hot, protocol) + 1);
 const _: () = assert!(offset_of!(Hot, flags) == offset_of!(Hot, protocol) + 2);
-const _: () = assert!(offset_of!(Hot, cip) == 0 && offset_of!(Hot, vip) == 4);
+const _: () = assert!(offset_of!(Hot, inbound) == 0 && offset_of!(Hot, outbound) == KEYS_APART);
 const _: () = assert!(offset_of!(Hot, vport) == 8 && offset_of!(Hot, cport) == 10);
-const _: () = assert!(offset_of!(Hot, rip) == KEYS_APART && offset_of!(Hot, lip) == KEYS_APART + 4);
 const _: () = assert!(offset_of!(Hot, lport) == KEYS_APART + 8 && offset_of!(Hot, rport) == KEYS_APART + 10);
 
 /// Two addresses that follow each other in memory as the one number that they are there.
@@ -229,18 +224,18 @@ impl Hot {
     /// A session that has its keys and nothing else yet.
     pub(super) fn of(keys: &Keys) -> Hot {
         let (inbound, outbound) = (&keys.inbound, &keys.outbound);
-        let (client_v4, server_v4) = (is_v4(inbound), is_v4(outbound));
-        let octets = |v4: bool, address: &crate::wire::Address| if v4 { address.v4_octets() } else { [0; 4] };
-        let mut flags = Flags::default();
-        flags
-            .set(if client_v4 { 0 } else { Flags::CLIENT_V6 } | if server_v4 { 0 } else { Flags::SERVER_V6 });
+        let sides = [(inbound, Flags::CLIENT_V6), (outbound, Flags::SERVER_V6)];
+        let flags = Flags(sides.map(|(key, v6)| if is_v4(key) { 0 } else { v6 }).iter().sum());
+        let addresses: [[u8; 8]; 2] = if flags.has(Flags::WIDE) {
+            transmute!(*inbound.src.octets())
+        } else {
+            [inbound, outbound].map(|key| transmute!([key.src, key.dst].map(|address| address.v4_octets())))
+        };
         Hot {
-            cip: octets(client_v4, &inbound.src),
-            vip: octets(client_v4, &inbound.dst),
+            inbound: addresses[0],
             cport: inbound.sport,
             vport: inbound.dport,
-            rip: octets(server_v4, &outbound.src),
-            lip: octets(server_v4, &outbound.dst),
+            outbound: addresses[1],
             rport: outbound.sport,
             lport: outbound.dport,
             protocol: inbound.protocol as u8,
@@ -289,7 +284,13 @@ impl Hot {
         addresses.rotate_left(32).to_ne_bytes()
     }
 
-    /// The key of `direction` of a session whose packets are IPv4 there.
+    /// The client's address of a session with an IPv6 side.
+    #[inline(always)]
+    pub(super) fn client(&self) -> Address {
+        Address::from_v6(transmute!([self.inbound, self.outbound]))
+    }
+
+    /// The key of `direction` of a session with two IPv4 sides.
     #[inline(always)]
     pub(super) fn tuple_v4(&self, direction: Direction) -> Tuple {
         let (addresses, ports) = self.key_at(KEYS_APART * direction as usize);
@@ -299,12 +300,26 @@ impl Hot {
         Tuple { src, dst, sport, dport, protocol: self.protocol() }
     }
 
-    /// Whether a tuple that is not of IPv4 is this session's key of `direction`; `wide` is the session's.
+    /// Whether a tuple is the key of `direction` of this session if that has an IPv6 side; `trunk` is the session's.
     #[inline(always)]
-    pub(super) fn is_key_wide(&self, wide: &Wide, tuple: &Tuple, direction: Direction, asked: Asked) -> bool {
-        let [src, dst] = wide.key(direction);
+    pub(super) fn is_key_wide(
+        &self,
+        trunk: &Trunk,
+        tuple: &Tuple,
+        direction: Direction,
+        asked: Asked,
+    ) -> bool {
+        let client = self.client();
+        let [src, dst] = match direction {
+            Direction::Inbound => [&client, &trunk.vip],
+            Direction::Outbound => [&trunk.rip, &trunk.lip],
+        };
         let rest = (self.key_at(KEYS_APART * direction as usize).1 ^ ports_word(tuple)) | asked.lacks(self);
-        rest == 0 && cpu::equal_pairs([src, dst], [tuple.src.octets(), tuple.dst.octets()])
+        rest == 0
+            && cpu::equal_pairs(
+                [src, dst].map(Address::octets),
+                [&tuple.src, &tuple.dst].map(Address::octets),
+            )
     }
 
     /// The neighbours ahead of and behind a packet that travels in `direction`.
@@ -485,39 +500,8 @@ impl Cold {
     }
 }
 
-/// The addresses of a session that has an IPv6 side, IPv4 ones in mapped form: one cache line.
-#[derive(Clone, Debug, FromZeros, Immutable, IntoBytes)]
-#[repr(C, align(64))]
-pub struct Wide {
-    /// client
-    pub cip: crate::wire::Address,
-    /// virtual
-    pub vip: crate::wire::Address,
-    /// real server
-    pub rip: crate::wire::Address,
-    /// local
-    pub lip: crate::wire::Address,
-}
-
-impl Wide {
-    /// Source and destination of the packets that travel in `direction`, as they arrive.
-    #[inline(always)]
-    fn key(&self, direction: Direction) -> &[[u8; 16]; 2] {
-        let keys: &[[[u8; 16]; 2]; 2] = transmute_ref!(self);
-        &keys[direction as usize]
-    }
-
-    /// Source and destination of a packet that travels in `direction`, behind the gateway.
-    #[inline(always)]
-    pub fn addresses_behind(&self, direction: Direction) -> (&[u8; 16], &[u8; 16]) {
-        let [src, dst] = self.key(direction.opposite());
-        (dst, src)
-    }
-}
-
 const _: () = assert!(Flags::v6(Direction::Inbound) == Flags::CLIENT_V6);
 const _: () = assert!(Flags::v6(Direction::Outbound) == Flags::SERVER_V6);
 const _: () = assert!(size_of::<Hot>() == 64);
 const _: () = assert!(size_of::<Cold>() == 64);
-const _: () = assert!(size_of::<Wide>() == 64);
 const _: () = assert!(size_of::<Named>() == 40);

@@ -5,9 +5,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `entry` | a session's cache lines: hot, cold, wide |
+//! | `entry` | a session's cache lines: hot, cold |
 //! | `key` | its two keys and their keyed hash |
 //! | `index` | buckets of tags, from hash to session |
+//! | `trunk` | what sessions with an IPv6 side share |
 //! | [`table`] | the table: staged look-up of bursts, insert, remove, listing |
 //! | [`wheel`] | timers |
 //! | [`tcp_state`] | the state machine of IPVS |
@@ -21,9 +22,10 @@ pub mod sequence;
 pub mod table;
 pub mod tcp_state;
 mod timeouts;
+mod trunk;
 pub mod wheel;
 
-pub use entry::{Cold, Direction, Flags, HeaderOnItsWay, Hot, Named, ProxyFacts, SessionIndex, Wide};
+pub use entry::{Cold, Direction, Flags, HeaderOnItsWay, Hot, Named, ProxyFacts, SessionIndex};
 pub use key::{KeyHash, Keys};
 pub use table::{Candidate, SessionTable, TableConfig, TableError, TableFull, TableMemory};
 pub use tcp_state::State;

@@ -3,12 +3,12 @@
 //! ```text
 //!  tuple --hash--> index: buckets of tags --entry--> Hot   every packet        64 bytes per session
 //!                                                    Cold  begin, end, timer   64
-//!                                                    Wide  IPv6 side only      64, untouched pages cost nothing
-//!                                                    Named from a front only   40, likewise
+//!                                                    Named from a front only   40, untouched pages cost nothing
+//!                                        Hot --------> Trunk IPv6 side only    64, shared by many sessions
 //! ```
 //!
-//! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per IPv4 session
-//! and 212 per session with an IPv6 side, index included ([`TableMemory`]). Nothing grows, moves or rehashes
+//! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per session,
+//! index included, and 64 for each trunk in use ([`TableMemory`]). Nothing grows, moves or rehashes
 //! later, and a table filled to its capacity still takes every key.
 //!
 //! A burst is looked up in stages, each over all its packets, so that the memory latencies of the packets
@@ -32,11 +32,13 @@
 
 use zerocopy::FromZeros;
 
-use super::entry::{Asked, Cold, Direction, Flags, Hot, Named, ProxyFacts, SessionIndex, Wide};
+use super::entry::{Asked, Cold, Direction, Flags, Hot, Named, ProxyFacts, SessionIndex};
 use super::index::{EntryRef, Index};
 use super::key::{KeyHash, KeyHasher, Keys, is_v4};
+use super::trunk::{Trunk, Trunks};
 use crate::cpu::{self, HugeArray, MapError, PageKind, Pages};
-use crate::wire::Tuple;
+use crate::id::RealServerId;
+use crate::wire::{Address, Tuple};
 
 /// What a table is made from.
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +110,6 @@ pub struct TableMemory {
     pub index: u64,
     /// hot and cold lines, resident as far as they were used
     pub sessions: u64,
-    /// third lines, resident as far as sessions with an IPv6 side reached
-    pub wide: u64,
     /// whom fronts have named, resident as far as sessions from fronts reached
     pub named: u64,
 }
@@ -120,27 +120,22 @@ impl TableMemory {
         TableMemory {
             index: Index::bytes_for(sessions_max) as u64,
             sessions: sessions_max as u64 * (size_of::<Hot>() + size_of::<Cold>()) as u64,
-            wide: sessions_max as u64 * size_of::<Wide>() as u64,
             named: sessions_max as u64 * size_of::<Named>() as u64,
         }
     }
 
-    /// A table full of IPv4 sessions.
-    pub const fn full_ipv4(&self) -> u64 {
+    /// A full table.
+    pub const fn full(&self) -> u64 {
         self.index + self.sessions
     }
 
-    /// A table full of sessions with an IPv6 side.
-    pub const fn full_ipv6(&self) -> u64 {
-        self.full_ipv4() + self.wide
+    /// What so many trunks of sessions with an IPv6 side need beside.
+    pub const fn of_trunks(trunks: u32) -> u64 {
+        Trunks::bytes_for(trunks)
     }
 }
 
-const _: () = {
-    let million = TableMemory::for_sessions(1_000_000);
-    assert!(million.full_ipv4() <= 160 * 1_000_000);
-    assert!(million.full_ipv6() <= 224 * 1_000_000);
-};
+const _: () = assert!(TableMemory::for_sessions(1_000_000).full() <= 160 * 1_000_000);
 
 /// The end of the free list.
 const NIL: u32 = u32::MAX;
@@ -152,7 +147,7 @@ pub struct SessionTable {
     index: Index,
     hot: HugeArray<Hot>,
     cold: HugeArray<Cold>,
-    wide: HugeArray<Wide>,
+    trunks: Trunks,
     named: HugeArray<Named>,
     /// the slot freed last, linked on through `Cold::timer_next`
     free: u32,
@@ -179,8 +174,8 @@ impl SessionTable {
             index: Index::new(sessions_max, pages).map_err(no_memory("index"))?,
             hot: HugeArray::new(len, pages).map_err(no_memory("hot lines"))?,
             cold: HugeArray::new(len, pages).map_err(no_memory("cold lines"))?,
-            // reserved pages would be taken from others whether IPv6 is used or not
-            wide: HugeArray::new(len, Pages::Transparent).map_err(no_memory("IPv6 addresses"))?,
+            trunks: Trunks::new(sessions_max, config.seed).map_err(no_memory("IPv6 addresses"))?,
+            // Reserved pages would be taken from others whether fronts are used or not.
             named: HugeArray::new(len, Pages::Transparent).map_err(no_memory("clients named by fronts"))?,
             free: NIL,
             slots_used: 0,
@@ -212,15 +207,11 @@ impl SessionTable {
         Candidate(self.index.first(hash))
     }
 
-    /// Starts to load what [`confirm`](Self::confirm) will read; `v6` if the packet is an IPv6 one.
+    /// Starts to load what [`confirm`](Self::confirm) will read.
     #[inline(always)]
-    pub fn prefetch_entry(&self, candidate: Candidate, v6: bool) {
+    pub fn prefetch_entry(&self, candidate: Candidate) {
         // Of no session it is a useless hint, which costs less than a question.
-        let session = candidate.0.session().0 as usize;
-        cpu::prefetch_index(&self.hot, session);
-        if v6 {
-            cpu::prefetch_index(&self.wide, session);
-        }
+        cpu::prefetch_index(&self.hot, candidate.0.session().0 as usize);
     }
 
     /// The neighbour toward whom packets of a candidate go.
@@ -247,7 +238,7 @@ impl SessionTable {
         let hot = self.hot.get(session.0 as usize)?;
         let asked = Asked::established(tuple.protocol, v6, told);
         let is_it = if v6 {
-            hot.is_key_wide(self.wide(session), tuple, direction, asked)
+            hot.is_key_wide(self.trunks.get(hot.server_or_trunk)?, tuple, direction, asked)
         } else {
             hot.is_key_v4(tuple, direction, asked)
         };
@@ -280,21 +271,26 @@ impl SessionTable {
     fn is_key_of(&self, tuple: &Tuple, v6: bool, entry: EntryRef) -> bool {
         let (hot, direction) = (self.hot(entry.session()), entry.direction());
         let asked = Asked::alive(tuple.protocol, direction, v6);
-        if v6 {
-            hot.is_key_wide(self.wide(entry.session()), tuple, direction, asked)
-        } else {
-            hot.is_key_v4(tuple, direction, asked)
+        match self.trunk_of(hot) {
+            Some(trunk) => hot.is_key_wide(trunk, tuple, direction, asked),
+            None => hot.is_key_v4(tuple, direction, asked),
         }
     }
 
-    /// Begins a session: fills in its keys, family flags and protocol; everything else is zero.
+    /// The trunk of a session with an IPv6 side.
+    #[inline(always)]
+    fn trunk_of(&self, hot: &Hot) -> Option<&Trunk> {
+        if hot.flags.has(Flags::WIDE) { self.trunks.get(hot.server_or_trunk) } else { None }
+    }
+
+    /// Begins a session: fills in its keys, family flags, protocol and real server; everything else is zero.
     ///
     /// Neither key may be a session's already (asserted in debug builds), and both are of one protocol.
     ///
     /// # Errors
     /// [`TableFull`], with nothing changed.
-    pub fn insert(&mut self, keys: &Keys) -> Result<SessionIndex, TableFull> {
-        let session = self.begin(keys, self.hash_key(&keys.inbound))?;
+    pub fn insert(&mut self, keys: &Keys, real_server: RealServerId) -> Result<SessionIndex, TableFull> {
+        let session = self.begin(keys, real_server, self.hash_key(&keys.inbound))?;
         self.index_outbound(session, self.hash_key(&keys.outbound))?;
         Ok(session)
     }
@@ -302,7 +298,12 @@ impl SessionTable {
     /// The first half of [`insert`](Self::insert), of an inbound key whose hash is known: answers do not find the session
     /// before the second half, [`index_outbound`](Self::index_outbound).
     #[inline]
-    pub fn begin(&mut self, keys: &Keys, inbound: KeyHash) -> Result<SessionIndex, TableFull> {
+    pub fn begin(
+        &mut self,
+        keys: &Keys,
+        real_server: RealServerId,
+        inbound: KeyHash,
+    ) -> Result<SessionIndex, TableFull> {
         debug_assert_eq!(inbound, self.hash_key(&keys.inbound));
         debug_assert!(self.find(&keys.inbound).is_none(), "inbound key is in use: {:?}", keys.inbound);
         debug_assert!(self.find(&keys.outbound).is_none(), "outbound key is in use: {:?}", keys.outbound);
@@ -313,17 +314,14 @@ impl SessionTable {
         }
 
         let slot = session.0 as usize;
-        let hot = Hot::of(keys);
-        let is_wide = hot.flags.has(Flags::WIDE);
+        let mut hot = Hot::of(keys);
+        hot.server_or_trunk = if hot.flags.has(Flags::WIDE) {
+            let shared = [keys.inbound.dst, keys.outbound.src, keys.outbound.dst];
+            self.trunks.join(Trunk::new(shared, real_server))
+        } else {
+            real_server.0
+        };
         self.hot[slot] = hot;
-        if is_wide {
-            self.wide[slot] = Wide {
-                cip: keys.inbound.src,
-                vip: keys.inbound.dst,
-                rip: keys.outbound.src,
-                lip: keys.outbound.dst,
-            };
-        }
         if session.0 == self.slots_used {
             self.slots_used += 1;
         } else {
@@ -384,7 +382,8 @@ impl SessionTable {
         if hot.flags.has(Flags::WIDE) {
             return [self.hash_key(&self.inbound(session)), self.hash_key(&self.outbound(session))];
         }
-        [Direction::Inbound, Direction::Outbound].map(|direction| self.hash(&hot.tuple_v4(direction), false))
+        let of = |direction| self.hash(&hot.tuple_v4(direction), false);
+        [of(Direction::Inbound), of(Direction::Outbound)]
     }
 
     /// Ends a session and frees its slot. Its timer must be cancelled and its lease given back before.
@@ -410,7 +409,11 @@ impl SessionTable {
 
     #[inline]
     fn free_slot(&mut self, session: SessionIndex) {
-        self.hot_mut(session).protocol = 0;
+        let hot = &mut self.hot[session.0 as usize];
+        hot.protocol = 0;
+        if hot.flags.has(Flags::WIDE) {
+            self.trunks.leave(hot.server_or_trunk);
+        }
         self.cold_mut(session).timer_next = self.free;
         self.free = session.0;
         self.len -= 1;
@@ -441,17 +444,41 @@ impl SessionTable {
         &mut self.cold[session.0 as usize]
     }
 
-    /// All of a session's lines at once; each is loaded only when looked at.
+    /// Both lines of a session at once; each is loaded only when looked at.
     #[inline(always)]
-    pub fn lines_mut(&mut self, session: SessionIndex) -> (&mut Hot, &mut Cold, &Wide) {
+    pub fn lines_mut(&mut self, session: SessionIndex) -> (&mut Hot, &mut Cold) {
         let at = session.0 as usize;
-        (&mut self.hot[at], &mut self.cold[at], &self.wide[at])
+        (&mut self.hot[at], &mut self.cold[at])
     }
 
-    /// The addresses of a session with an IPv6 side; nothing of use for others.
+    /// The real server that a session has as long as it lives.
     #[inline(always)]
-    pub fn wide(&self, session: SessionIndex) -> &Wide {
-        &self.wide[session.0 as usize]
+    pub fn real_server(&self, session: SessionIndex) -> RealServerId {
+        let hot = self.hot(session);
+        self.trunk_of(hot).map_or(RealServerId(hot.server_or_trunk), |trunk| trunk.real_server)
+    }
+
+    /// [`real_server`](Self::real_server) of a session within one family, `v6` if that is IPv6.
+    #[inline(always)]
+    pub fn real_server_within(&self, session: SessionIndex, v6: bool) -> RealServerId {
+        let number = self.hot(session).server_or_trunk;
+        if v6 { self.trunk(number).real_server } else { RealServerId(number) }
+    }
+
+    /// Source and destination, behind the gateway, of an IPv6 packet of a session within that family.
+    #[inline(always)]
+    pub fn addresses_behind_v6(&self, session: SessionIndex, direction: Direction) -> [Address; 2] {
+        let hot = self.hot(session);
+        let trunk = self.trunk(hot.server_or_trunk);
+        match direction {
+            Direction::Inbound => [trunk.lip, trunk.rip],
+            Direction::Outbound => [trunk.vip, hot.client()],
+        }
+    }
+
+    #[inline(always)]
+    fn trunk(&self, number: u32) -> &Trunk {
+        self.trunks.get(number).expect("the number of a trunk")
     }
 
     /// Starts to load both lines of a session.
@@ -464,12 +491,16 @@ impl SessionTable {
     /// The tuple of the client's packets: CIP:cport to VIP:vport.
     pub fn inbound(&self, session: SessionIndex) -> Tuple {
         let hot = self.hot(session);
-        if !hot.flags.has(Flags::CLIENT_V6) {
-            return hot.tuple_v4(Direction::Inbound);
+        match self.trunk_of(hot) {
+            None => hot.tuple_v4(Direction::Inbound),
+            Some(trunk) => Tuple {
+                src: hot.client(),
+                dst: trunk.vip,
+                sport: hot.cport,
+                dport: hot.vport,
+                protocol: hot.protocol(),
+            },
         }
-        let wide = self.wide(session);
-        let (src, dst) = (wide.cip, wide.vip);
-        Tuple { src, dst, sport: hot.cport, dport: hot.vport, protocol: hot.protocol() }
     }
 
     /// What a front has said of a session; `None` if it is not from one, or the front has not spoken yet.
@@ -503,12 +534,25 @@ impl SessionTable {
     /// The tuple of the real server's packets: RIP:rport to LIP:lport.
     pub fn outbound(&self, session: SessionIndex) -> Tuple {
         let hot = self.hot(session);
-        if !hot.flags.has(Flags::SERVER_V6) {
-            return hot.tuple_v4(Direction::Outbound);
+        match self.trunk_of(hot) {
+            None => hot.tuple_v4(Direction::Outbound),
+            Some(trunk) => Tuple {
+                src: trunk.rip,
+                dst: trunk.lip,
+                sport: hot.rport,
+                dport: hot.lport,
+                protocol: hot.protocol(),
+            },
         }
-        let wide = self.wide(session);
-        let (src, dst) = (wide.rip, wide.lip);
-        Tuple { src, dst, sport: hot.rport, dport: hot.lport, protocol: hot.protocol() }
+    }
+
+    /// A session's packets of `direction` as they leave the gateway.
+    #[inline(always)]
+    pub fn behind(&self, session: SessionIndex, direction: Direction) -> Tuple {
+        match direction {
+            Direction::Inbound => self.outbound(session).reversed(),
+            Direction::Outbound => self.inbound(session).reversed(),
+        }
     }
 
     /// Sessions that live.

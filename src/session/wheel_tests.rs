@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::RealServerId;
 use crate::session::{Keys, State, TableConfig, Timeouts};
 use crate::wire::{Address, Protocol, Tuple};
 
@@ -32,7 +33,7 @@ fn insert(table: &mut SessionTable, n: u32) -> SessionIndex {
         dport: 2,
         protocol: Protocol::Tcp,
     };
-    table.insert(&Keys { inbound: tuple(10), outbound: tuple(11) }).unwrap()
+    table.insert(&Keys { inbound: tuple(10), outbound: tuple(11) }, RealServerId(0)).unwrap()
 }
 
 /// The sessions shown by one call without a limit; all of them stay without a timer.

@@ -21,13 +21,7 @@ pub(super) fn answer<P: Packet>(engine: &mut Engine<P>, now: Now, request: Reque
                 if !sessions.hot(index).is_live() {
                     return None;
                 }
-                let record = SessionRecord::read(
-                    index,
-                    (sessions.hot(index), sessions.cold(index)),
-                    Some(sessions.wide(index)),
-                    sessions.named(index),
-                    now.tick(),
-                );
+                let record = SessionRecord::read(sessions, index, now.tick());
                 filter.admits(&record).then_some(record)
             });
             Answer::Sessions(page)

@@ -5,7 +5,7 @@
 
 use crate::clock::Tick;
 use crate::id::{PortId, RealServerId, ServiceId};
-use crate::session::{Cold, Flags, Hot, Named, SessionIndex, State, Wide};
+use crate::session::{Flags, SessionIndex, SessionTable, State};
 use crate::wire::{Address, Protocol};
 
 /// One session.
@@ -50,37 +50,30 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// Reads a session's lines. `wide` must be given if either side is IPv6, `named` if a front has named its client.
-    pub fn read(
-        index: SessionIndex,
-        (hot, cold): (&Hot, &Cold),
-        wide: Option<&Wide>,
-        named: Option<&Named>,
-        now: Tick,
-    ) -> Self {
-        let pair = |v6: bool, narrow: [[u8; 4]; 2], wide: Option<[Address; 2]>| match wide {
-            Some(wide) if v6 => wide,
-            _ => narrow.map(Address::from_v4),
-        };
-        let (cip_vip, lip_rip) = (wide.map(|w| [w.cip, w.vip]), wide.map(|w| [w.lip, w.rip]));
-        let [cip, vip] = pair(hot.flags.has(Flags::CLIENT_V6), [hot.cip, hot.vip], cip_vip);
-        let [lip, rip] = pair(hot.flags.has(Flags::SERVER_V6), [hot.lip, hot.rip], lip_rip);
+    /// Reads a session that lives.
+    pub fn read(sessions: &SessionTable, index: SessionIndex, now: Tick) -> Self {
+        let (hot, cold) = (sessions.hot(index), sessions.cold(index));
+        let (inbound, outbound) = (sessions.inbound(index), sessions.outbound(index));
+        let client = (inbound.src, inbound.sport);
         SessionRecord {
             index,
             protocol: hot.protocol(),
-            cip,
-            cport: hot.cport,
-            named: named.map(|named| (named.src, named.sport)).filter(|&named| named != (cip, hot.cport)),
-            vip,
-            vport: hot.vport,
-            lip,
-            lport: hot.lport,
-            rip,
-            rport: hot.rport,
+            cip: inbound.src,
+            cport: inbound.sport,
+            named: sessions
+                .named(index)
+                .map(|named| (named.src, named.sport))
+                .filter(|&named| named != client),
+            vip: inbound.dst,
+            vport: inbound.dport,
+            lip: outbound.dst,
+            lport: outbound.dport,
+            rip: outbound.src,
+            rport: outbound.sport,
             state: hot.state,
             flags: hot.flags,
             service: ServiceId(cold.service.into()),
-            real_server: RealServerId(hot.real_server),
+            real_server: sessions.real_server(index),
             packets: hot.packets,
             age: now.since(cold.created),
             idle: now.since(hot.stamp),
@@ -172,34 +165,50 @@ pub struct RealServerRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::{Keys, Named, ProxyFacts, TableConfig};
     use crate::wire::Tuple;
-    use zerocopy::FromZeros;
 
-    fn lines() -> (Hot, Cold, Wide) {
-        let (mut hot, mut cold) = (Hot::new_zeroed(), Cold::new_zeroed());
-        (hot.cip, hot.vip, hot.rip, hot.lip) =
-            ([10, 1, 0, 1], [10, 1, 0, 100], [10, 2, 0, 11], [10, 2, 0, 100]);
-        (hot.cport, hot.vport, hot.rport, hot.lport) = (40000, 80, 8080, 5000);
+    const CLIENT: Address = Address::from_v4([10, 1, 0, 1]);
+
+    fn table(keys: &Keys) -> (SessionTable, SessionIndex) {
+        let config = TableConfig { sessions_max: 1, huge_pages: false, seed: [1, 2, 3, 4] };
+        let mut sessions = SessionTable::new(config).unwrap();
+        let index = sessions.insert(keys, RealServerId(7)).unwrap();
+        let (hot, cold) = sessions.lines_mut(index);
         (hot.state, hot.stamp, cold.created) = (State::Established, Tick(900), Tick(500));
-        let six = |n: u8| Address::from_v6([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]);
-        (hot, cold, Wide { cip: six(1), vip: six(2), rip: six(3), lip: six(4) })
+        (sessions, index)
+    }
+
+    fn keys() -> Keys {
+        let tuple = |src, dst, sport, dport| {
+            let dst = Address::from_v4(dst);
+            Tuple { src, dst, sport, dport, protocol: Protocol::Tcp }
+        };
+        Keys {
+            inbound: tuple(CLIENT, [10, 1, 0, 100], 40_000, 80),
+            outbound: tuple(Address::from_v4([10, 2, 0, 11]), [10, 2, 0, 100], 8080, 5000),
+        }
     }
 
     #[test]
-    fn addresses_come_from_the_line_that_holds_them() {
-        let (mut hot, cold, wide) = lines();
-        let record = SessionRecord::read(SessionIndex(1), (&hot, &cold), None, None, Tick(1000));
-        assert_eq!((record.cip, record.rip), (Address::from_v4(hot.cip), Address::from_v4(hot.rip)));
-        assert_eq!((record.age, record.idle), (500, 100));
-        hot.flags.set(Flags::CLIENT_V6);
-        let record = SessionRecord::read(SessionIndex(1), (&hot, &cold), Some(&wide), None, Tick(1000));
-        assert_eq!([record.cip, record.vip], [wide.cip, wide.vip]);
-        assert_eq!([record.lip, record.rip], [Address::from_v4(hot.lip), Address::from_v4(hot.rip)]);
+    fn a_session_of_any_families_is_read() {
+        let six = |n: u8| Address::from_v6([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]);
+        let mut of_v6_clients = keys();
+        (of_v6_clients.inbound.src, of_v6_clients.inbound.dst) = (six(1), six(2));
+        for keys in [keys(), of_v6_clients] {
+            let (sessions, index) = table(&keys);
+            let record = SessionRecord::read(&sessions, index, Tick(1000));
+            let Keys { inbound, outbound } = keys;
+            assert_eq!((record.cip, record.cport), (inbound.src, inbound.sport));
+            assert_eq!((record.vip, record.vport), (inbound.dst, inbound.dport));
+            assert_eq!((record.lip, record.lport), (outbound.dst, outbound.dport));
+            assert_eq!((record.rip, record.rport), (outbound.src, outbound.sport));
+            assert_eq!((record.real_server, record.age, record.idle), (RealServerId(7), 500, 100));
+        }
     }
 
     #[test]
     fn a_client_is_found_by_what_packets_show_and_by_what_its_front_says() {
-        let (hot, cold, _) = lines();
         let tuple = |client: [u8; 4], port| Tuple {
             src: Address::from_v4(client),
             dst: Address::from_v4([198, 51, 100, 9]),
@@ -208,8 +217,10 @@ mod tests {
             protocol: Protocol::Tcp,
         };
         let read = |client, port| {
-            let named = Named::new(&tuple(client, port), 28);
-            SessionRecord::read(SessionIndex(1), (&hot, &cold), None, Some(&named), Tick(1000))
+            let (mut sessions, index) = table(&keys());
+            sessions.cold_mut(index).header.facts.set(ProxyFacts::FROM_FRONT);
+            sessions.name(index, Named::new(&tuple(client, port), 28));
+            SessionRecord::read(&sessions, index, Tick(1000))
         };
         let session = read([203, 0, 113, 7], 40_001);
         assert_eq!(session.named, Some((Address::from_v4([203, 0, 113, 7]), 40_001)));
@@ -221,13 +232,13 @@ mod tests {
         assert!(by(front, None) && by(front, Some(40_000)) && by(client, None) && by(client, Some(40_001)));
         assert!(!by(front, Some(40_001)) && !by(client, Some(40_000)));
         // A front's own connection, as of its health checks.
-        assert_eq!(read(hot.cip, hot.cport).named, None);
+        assert_eq!(read(CLIENT.v4_octets(), 40_000).named, None);
     }
 
     #[test]
     fn every_field_of_the_filter_counts() {
-        let (hot, cold, _) = lines();
-        let session = SessionRecord::read(SessionIndex(1), (&hot, &cold), None, None, Tick(1000));
+        let (sessions, index) = table(&keys());
+        let session = SessionRecord::read(&sessions, index, Tick(1000));
         assert!(SessionFilter::default().admits(&session));
         let other = Address::from_v4([1, 2, 3, 4]);
         let none = SessionFilter::default();

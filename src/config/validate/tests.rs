@@ -355,7 +355,6 @@ fn the_good_document_is_accepted_and_filled_in() {
     assert_eq!(config.services[0].real_servers[1].port, None);
     assert_eq!(config.services[0].timeouts.tcp_secs[1], 900);
     assert_eq!(config.routes().count(), 4);
-    assert!(config.uses_ipv6());
 }
 
 /// Fronts are addresses or prefixes, and are compared with a session's source.
