@@ -10,7 +10,7 @@ import statistics
 import subprocess
 
 import machine
-from results import paired, quantile, rounded, summary
+from results import APART, paired, quantile, rounded, summary
 
 # Of the fastest that this CPU was ever seen at: what counts as full speed. On the machine of the record the clock's own
 # steps, which the host's load sets, reach down to 0.86 of it, and who shares it is hardly ever above 0.8 (`engine speed`,
@@ -44,7 +44,9 @@ def compared_shares(ours, theirs):
 
 
 def _slower(ours, theirs):
-    return min((ours, theirs), key=lambda core: core["share"])
+    """Of two figures of which only one is of rounds at full speed, no comparison says anything."""
+    slower = min((ours, theirs), key=lambda core: core["share"])
+    return slower if ours["judged"] == theirs["judged"] else {**slower, "judged": APART}
 
 
 class Rounds:

@@ -39,10 +39,10 @@ def _families(figures):
 
 def _compared(entry, params, reference, base, bound):
     """The rate of one figure as a share of another's from the same run."""
-    ratio = base["value"] / entry["value"]
+    ratio, speeds = base["value"] / entry["value"], core.compared(entry["core"], base["core"])
     return {**entry, "params": {**params, "compared": "rate"}, "reference": reference, "reference_value": base["value"],
-            "ratio": round(ratio, 3), "goal": describe_goal((">=", bound, "ratio"), entry["value"], ratio),
-            "core": core.compared(entry["core"], base["core"])}
+            "ratio": round(ratio, 3), "core": speeds,
+            "goal": describe_goal((">=", bound, "ratio"), entry["value"], ratio, speeds)}
 
 
 def new_sessions(context):

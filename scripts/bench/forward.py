@@ -22,8 +22,8 @@ from rig.netns import Namespace, link, set_offloads
 # Buffers beside those that hold the file: rings, caches, what is under way.
 WORKING_SET = 8192
 SIDE_BUFFERS = 16384
-# More than one of either family takes in the table.
-SESSION_BYTES = {"4": 170, "6": 234}
+# More than one takes in the table.
+SESSION_BYTES = 170
 SESSIONS = {1: ["udp4", "tcp4"], 1_000: ["udp4", "tcp4", "udp6", "tcp6"], 100_000: ["udp4", "tcp4"],
             1_000_000: ["udp4", "tcp4", "udp6", "tcp6"]}
 SESSIONS_QUICK = {1_000: ["udp4", "tcp4", "udp6"], 100_000: ["udp4", "tcp4"]}
@@ -82,7 +82,7 @@ class Bed:
         self.ends.callback(self.path.unlink)
         # 2.5 KiB a buffer for every process, and the tables.
         pages = self.processes * ((self.mbufs + SIDE_BUFFERS) * 2560 // (2 << 20) + 64)
-        tables = self.processes * self.sessions * SESSION_BYTES[self.kind[-1]] // (2 << 20)
+        tables = self.processes * self.sessions * SESSION_BYTES // (2 << 20)
         self.ends.enter_context(machine.huge_pages(pages + tables))
         self.ends.callback(self._stop)
         return self

@@ -4,6 +4,9 @@ import json
 import math
 import statistics
 
+# How a comparison is judged whose two figures are not of like rounds: not at all.
+APART = "apart"
+
 
 def quantile(samples, share):
     """The sample below which `share` of them lie."""
@@ -46,17 +49,17 @@ def result(case, params, value, unit, reference=None, reference_value=None, rati
     return {
         "case": case, "params": params, "value": rounded(value), "unit": unit, "reference": reference,
         "reference_value": None if reference_value is None else rounded(reference_value),
-        "ratio": rounded(ratio) if ratio else None, "runs": runs or once(value), "goal": describe_goal(goal, value, ratio),
+        "ratio": rounded(ratio) if ratio else None, "runs": runs or once(value), "goal": describe_goal(goal, value, ratio, core),
         "core": core,
     }
 
 
-def describe_goal(goal, value, ratio):
+def describe_goal(goal, value, ratio, core=None):
     if goal is None:
         return None
     comparison, bound, what = goal
     measured = ratio if what == "ratio" else value
-    if measured is None or not math.isfinite(measured):
+    if measured is None or not math.isfinite(measured) or core and core["judged"] == APART:
         return {"bound": f"{what} {comparison} {bound}", "met": None}
     met = measured <= bound if comparison == "<=" else measured >= bound
     return {"bound": f"{what} {comparison} {bound}", "met": met}
@@ -85,6 +88,8 @@ def _rounds(core):
     """At full speed, of all: those decide. Where they are too few all do, and at which share of it they ran."""
     if not core:
         return ""
+    if core["judged"] == APART:
+        return f"{APART}, at {core['share']}"
     return f"{core['rounds']} of {core['of']}" if core["judged"] != "all" else f"all {core['of']}, at {core['share']}"
 
 

@@ -129,9 +129,18 @@ def test_the_table_says_which_rounds_decided():
 
 def test_a_figure_made_of_two_tells_the_slower_core():
     fast = {"share": 0.97, "judged": "at full speed", "all_value": 100, "all_ratio": 2}
-    slow = {"share": 0.6, "judged": "all", "all_value": 200, "all_ratio": 3}
+    slow = {"share": 0.6, "judged": "at full speed", "all_value": 200, "all_ratio": 3}
     assert core.compared(fast, slow) == {**slow, "all_value": 100, "all_ratio": 2.0}
     assert core.compared(slow, fast) == {**slow, "all_value": 200, "all_ratio": 0.5}
+
+
+def test_figures_of_unlike_rounds_are_not_compared():
+    fast, slow = [{"share": share, "judged": judged, "all_value": 100, "all_ratio": 2}
+                  for share, judged in ((0.97, "at full speed"), (0.6, "all"))]
+    for pair in ((fast, slow), (slow, fast)):
+        entry = results.result("a", {}, 1, "s", "b", 2, goal=(">=", 0.1, "ratio"), core=core.compared(*pair))
+        assert entry["goal"]["met"] is None
+        assert results.table([entry]).splitlines()[-1].endswith("?  apart, at 0.6")
 
 
 def test_a_round_without_a_reference_gives_no_quotient():
