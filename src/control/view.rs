@@ -168,7 +168,7 @@ pub struct Worker {
 /// A phase of a worker's turn, in the turns that were timed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerPhase {
-    /// `rx`, `classify`, `steer`, `probe`, `forward`, `hand_in`, `tx` or `housekeeping`
+    /// `rx`, `classify`, `probe`, `steer`, `forward`, `hand_in`, `tx` or `housekeeping`
     pub phase: String,
     /// one sentence
     pub sentence: String,

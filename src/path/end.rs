@@ -190,8 +190,8 @@ impl<P: Packet> Shard<P> {
         if flags.has(Flags::GUEST) {
             let inbound = self.sessions.inbound(index);
             let home = turn.snapshot.steering.home(&inbound);
-            // A full ring leaves the home a stale note, which sends one packet here in vain.
-            let _ = turn.io.hand_off(home, HandOff::GuestEnded { inbound });
+            // A full ring leaves the home a stale note, which sends the next packet here; that goes back with the note again.
+            let _ = turn.io.hand_off(home, HandOff::GuestEnded { inbound, host: self.worker });
         }
         self.sessions.remove_hashed(index, hashes);
         self.counters.sessions_ended += 1;

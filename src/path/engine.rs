@@ -1,8 +1,8 @@
 //! The packet's journey, one burst at a time.
 //!
 //! 1. **classify** each frame: headers checked once, the odd ones leave the way here; keys hashed, buckets prefetched
-//! 2. **steer**: flows whose home is another worker go into its ring
-//! 3. **probe** all buckets, prefetch all sessions
+//! 2. **probe** all buckets, prefetch all sessions
+//! 3. **steer** what has no session here: flows whose home is another worker go into its ring
 //! 4. **forward** each: state, translation, addresses, next hop, nearly all by the express lane; a miss begins a session
 //!    or is refused
 //!
@@ -25,7 +25,7 @@ use super::phase::{Observer, Phase};
 use super::plain::{self, Kind, TCP4, TCP6, UDP4, UDP6};
 use super::shard::{Shard, ShardConfig, ShardError, Turn};
 use crate::clock::Now;
-use crate::id::{PortId, WorkerId};
+use crate::id::PortId;
 use crate::local_pool::LocalPools;
 use crate::service::snapshot::Snapshot;
 use crate::session::{KeyHash, SessionTable};
@@ -85,12 +85,12 @@ impl<P: Packet> Engine<P> {
         shard.counters.received += packets.len() as u64;
         let bytes = shard.classify_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Classify);
-        if shard.workers > 1 {
-            shard.steer_all(&mut turn, port, packets, flows);
-        }
-        observer.ended(Phase::Steer);
         shard.probe_all(packets.len(), flows);
         observer.ended(Phase::Probe);
+        if shard.workers > 1 && flows.has_stranger(packets.len()) {
+            shard.steer_strangers(&mut turn, port, packets, flows);
+        }
+        observer.ended(Phase::Steer);
         shard.forward_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Forward);
         bytes
@@ -111,7 +111,7 @@ impl<P: Packet> Engine<P> {
             }
             HandOff::Neighbour(fact) => shard.learn(&mut turn, fact),
             HandOff::GuestBegan { inbound, host } => shard.guests.began(inbound, host),
-            HandOff::GuestEnded { inbound } => shard.guests.ended(&inbound),
+            HandOff::GuestEnded { inbound, host } => shard.guests.ended(&inbound, host),
         }
     }
 
@@ -291,19 +291,32 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    /// Gives the flows of others to them and keeps its own.
+    /// Finds what may be the sessions of packets.
+    #[inline]
+    fn probe_all(&self, count: usize, flows: &mut Flows) {
+        for flow in &mut flows.looked_up[..count] {
+            flow.candidate = self.sessions.probe(flow.hash);
+            self.sessions.prefetch_entry(flow.candidate);
+        }
+    }
+
+    /// Gives flows without a session here that are of others to them. A flow with one is where it belongs, with its home or
+    /// its host; if its tag only looked like it, [`Shard::open`] sees to it.
     #[inline(never)]
-    fn steer_all<I: Io<Packet = P>>(
+    fn steer_strangers<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         port: PortId,
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
     ) {
-        let steering = &turn.snapshot.steering;
-        let homes: ArrayVec<WorkerId, BURST> =
-            packets.iter().enumerate().map(|(at, packet)| steering.home(&flows.tuple(at, packet))).collect();
-        if homes.iter().all(|&home| home == self.worker) {
+        let mut homes = [self.worker; BURST];
+        for (at, (packet, home)) in packets.iter().zip(&mut homes).enumerate() {
+            if flows.looked_up[at].candidate.is_none() {
+                *home = turn.snapshot.steering.home(&flows.tuple(at, packet));
+            }
+        }
+        if homes == [self.worker; BURST] {
             return;
         }
         flows.retain(packets, |_, at, packet| {
@@ -313,15 +326,6 @@ impl<P: Packet> Shard<P> {
             self.hand_off(turn, homes[at], port, packet, 0);
             None
         });
-    }
-
-    /// Finds what may be the sessions of packets.
-    #[inline]
-    fn probe_all(&self, count: usize, flows: &mut Flows) {
-        for flow in &mut flows.looked_up[..count] {
-            flow.candidate = self.sessions.probe(flow.hash);
-            self.sessions.prefetch_entry(flow.candidate);
-        }
     }
 
     /// Sends a burst on its way: nearly every one passes the express lane as a whole.

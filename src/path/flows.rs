@@ -47,6 +47,12 @@ impl Flows {
         Flows { looked_up: [Flow::EMPTY; BURST], described: [Parsed::EMPTY; BURST] }
     }
 
+    /// Whether the probe found nothing of any of the first `count` packets.
+    #[inline(always)]
+    pub fn has_stranger(&self, count: usize) -> bool {
+        self.looked_up[..count].iter().any(|flow| flow.candidate.is_none())
+    }
+
     /// The flow of the packet at `at`, as it shows it.
     #[inline(always)]
     pub fn tuple<P: Packet>(&self, at: usize, packet: &P) -> Tuple {

@@ -1,13 +1,16 @@
 //! A packet's journey through one worker.
 //!
 //! ```text
-//!            classify         steer           look up            forward
-//!  burst ──> headers ──────> home? ────────> session? ────────> state, numbers, TOA ──> addresses ──> next hop ──> tx
-//!              │ odd           │ not ours       │ none             │ refused                             │ unresolved
-//!              v               v                v                  v                                     v
-//!        icmp, ARP, ND,     hand-off ring    open: service ->   refuse: RST, ICMP,                   waits in the
-//!        drop reason                         real server ->     drop reason                          neighbour table
-//!                                            lease -> session
+//!            classify         look up           forward
+//!  burst ──> headers ──────> session? ───────> state, numbers, TOA ──> addresses ──> next hop ──> tx
+//!              │ odd           │ none            │ refused                             │ unresolved
+//!              v               v                 v                                     v
+//!        icmp, ARP, ND,     steer: home?      refuse: RST, ICMP,                   waits in the
+//!        drop reason           │   │ not ours drop reason                          neighbour table
+//!                              │   v
+//!                              │  hand-off ring
+//!                              v
+//!                           open: service -> real server -> lease -> session
 //! ```
 //!
 //! | file | what happens there | cost per packet |

@@ -79,10 +79,9 @@ impl<P: Packet> Shard<P> {
         parsed: &Parsed,
         (hash, plain): (KeyHash, Option<(&Lane, Kind)>),
     ) {
-        if parsed.hops == 0
-            && let Some(host) = self.guests.host(&parsed.tuple)
-        {
-            return self.hand_off(turn, host, rx_port, packet, 0);
+        if self.workers > 1 {
+            let Some(own) = self.keep(turn, rx_port, packet, parsed) else { return };
+            packet = own;
         }
         match self.begin_session(turn, rx_port, &packet, parsed, hash) {
             Ok(index) => {
@@ -98,12 +97,7 @@ impl<P: Packet> Shard<P> {
                 let next = WorkerId((self.worker.0 + 1) % self.workers);
                 self.hand_off(turn, next, rx_port, packet, parsed.hops + 1);
             }
-            Err(reason) => {
-                if self.workers > 1 && parsed.hops == 0 {
-                    self.correct_note(turn, parsed);
-                }
-                self.refuse(turn, rx_port, packet, parsed, reason);
-            }
+            Err(reason) => self.refuse(turn, rx_port, packet, parsed, reason),
         }
     }
 
@@ -114,12 +108,34 @@ impl<P: Packet> Shard<P> {
         another && (parsed.hops > 0 || self.guests.has_room())
     }
 
-    /// A packet that its home passed on to the host of its session, which has none: the home's note is out of date.
-    fn correct_note<I: Io<Packet = P>>(&mut self, turn: &mut Turn<'_, I>, parsed: &Parsed) {
-        let home = turn.snapshot.steering.home(&parsed.tuple);
-        if home != self.worker {
-            let _ = turn.io.hand_off(home, HandOff::GuestEnded { inbound: parsed.tuple });
+    /// A packet without a session here stays if its home has passed it on or is here. If the home has noted a host, it goes
+    /// there. All others go home: a note has brought them that is out of date, or their session has just ended, or their
+    /// tags looked like those of sessions. The home hears of it before it gets such a packet, else it might send it back.
+    #[inline(never)]
+    fn keep<I: Io<Packet = P>>(
+        &mut self,
+        turn: &mut Turn<'_, I>,
+        port: PortId,
+        packet: P,
+        parsed: &Parsed,
+    ) -> Option<P> {
+        let inbound = parsed.tuple;
+        if parsed.hops > 0 {
+            return Some(packet);
         }
+        if let Some(host) = self.guests.host(&inbound) {
+            self.hand_off(turn, host, port, packet, 0);
+            return None;
+        }
+        let home = turn.snapshot.steering.home(&inbound);
+        if home == self.worker {
+            return Some(packet);
+        }
+        match turn.io.hand_off(home, HandOff::GuestEnded { inbound, host: self.worker }) {
+            Ok(()) => self.hand_off(turn, home, port, packet, 0),
+            Err(_) => self.drop(packet, DropReason::HandOffRingFull),
+        }
+        None
     }
 
     /// Gives a packet to another worker.
@@ -275,8 +291,10 @@ impl<P: Packet> Shard<P> {
             counters.inactive += 1;
         }
         self.counters.sessions_created += 1;
-        let home = turn.snapshot.steering.home(&parsed.tuple);
-        if home != self.worker {
+        // No packet is passed on to its home.
+        if parsed.hops > 0 {
+            let home = turn.snapshot.steering.home(&parsed.tuple);
+            debug_assert_ne!(home, self.worker);
             hot.flags.set(Flags::GUEST);
             let began = HandOff::GuestBegan { inbound: parsed.tuple, host: self.worker };
             if turn.io.hand_off(home, began).is_err() {

@@ -117,9 +117,12 @@ pub enum HandOff<P> {
         /// who has the session
         host: WorkerId,
     },
-    /// That session has ended.
+    /// The sender has no session, or none any more, of a flow whose home is the receiver: its packets shall not be handed
+    /// to it.
     GuestEnded {
         /// the inbound flow
         inbound: Tuple,
+        /// who has no session of it
+        host: WorkerId,
     },
 }

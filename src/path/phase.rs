@@ -9,24 +9,24 @@
 pub enum Phase {
     /// headers checked, keys hashed, buckets asked for
     Classify,
-    /// flows of other workers handed over; nothing with one worker
-    Steer,
     /// tags compared, sessions asked for
     Probe,
+    /// flows without a session here that are of other workers handed over; nothing with one worker
+    Steer,
     /// keys compared, state, rewrite, transmit
     Forward,
 }
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Phase; 4] = [Phase::Classify, Phase::Steer, Phase::Probe, Phase::Forward];
+    pub const ALL: [Phase; 4] = [Phase::Classify, Phase::Probe, Phase::Steer, Phase::Forward];
 
     /// As it is called in results.
     pub const fn name(self) -> &'static str {
         match self {
             Phase::Classify => "classify",
-            Phase::Steer => "steer",
             Phase::Probe => "probe",
+            Phase::Steer => "steer",
             Phase::Forward => "forward",
         }
     }

@@ -36,8 +36,8 @@ macro_rules! phases {
 phases! {
     Rx "rx" "Receive queues polled, empty ones included."
     Classify "classify" "Headers checked, keys hashed, buckets asked for; what is no flow answered or dropped."
-    Steer "steer" "Flows of other workers handed over."
     Probe "probe" "Tags compared, sessions asked for."
+    Steer "steer" "Flows without a session here that are of other workers handed over."
     Forward "forward" "Keys compared, state, rewrite; new sessions made."
     HandIn "hand_in" "What other workers handed over taken and forwarded."
     Tx "tx" "Packets given to the devices."
@@ -49,8 +49,8 @@ impl From<Phase> for TurnPhase {
     fn from(phase: Phase) -> TurnPhase {
         match phase {
             Phase::Classify => TurnPhase::Classify,
-            Phase::Steer => TurnPhase::Steer,
             Phase::Probe => TurnPhase::Probe,
+            Phase::Steer => TurnPhase::Steer,
             Phase::Forward => TurnPhase::Forward,
         }
     }

@@ -1,5 +1,6 @@
 //! Sessions that live on another worker because their home has no local port left.
 
+use fullnat::path::drop_reason::DropReason;
 use fullnat::session::State;
 use fullnat::wire::Protocol;
 
@@ -24,6 +25,10 @@ fn twenty(families: Families, workers: usize, options: Options) -> (Rig, Vec<Con
         ports.by_ref().take(20).map(|cport| Conversation::open(&mut rig, families, cport)).collect();
     assert!(flows.iter().any(|flow| is_guest(&rig, flow)) && !flows.iter().all(|flow| is_guest(&rig, flow)));
     (rig, flows, ports.collect())
+}
+
+fn handed(rig: &Rig) -> Vec<u64> {
+    rig.engines.iter().map(|engine| engine.counters().handed).collect()
 }
 
 fn is_guest(rig: &Rig, flow: &Conversation) -> bool {
@@ -82,6 +87,62 @@ fn guests_are_reached_from_both_sides_by_data_errors_and_their_end() {
                 again.reply(&mut rig, ACK, 1, 1);
             }
             assert_eq!(rig.sessions(), 20);
+            rig.finish();
+        }
+    }
+}
+
+/// From a device that does not steer, packets of a client's reach the host of its session, too.
+#[test]
+fn a_guests_packets_pass_at_its_host_at_once() {
+    for families in Families::ALL {
+        let (mut rig, flows, more) = twenty(families, 2, Options::default());
+        let syn = Segment::new((families.client(), more[0]), (families.vip(), 80), SYN, 70, 0).packet();
+        for flow in flows.iter().filter(|flow| is_guest(&rig, flow)).copied().collect::<Vec<_>>() {
+            for (worker, hands) in [(1, [0, 0]), (0, [1, 0]), (1, [0, 0])] {
+                let before = handed(&rig);
+                let frame = rig.framed(WAN, &flow.inbound(ACK | PSH, 1, 1).payload(b"ask").packet());
+                assert_eq!(one(rig.frame_to(worker, WAN, &frame)).ends(), (flow.lip, flow.rip));
+                assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), hands);
+            }
+            // Behind one that is to go to its home, which passes it on and gets it back refused.
+            let before = handed(&rig);
+            let burst = [syn.clone(), flow.inbound(ACK | PSH, 1, 1).payload(b"ask").packet()];
+            let burst = burst.map(|packet| rig.framed(WAN, &packet));
+            let out = rig.burst(1, WAN, &burst);
+            assert_eq!(out.iter().filter(|seen| seen.ends() == (flow.lip, flow.rip)).count(), 1);
+            assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), [1, 1], "of the SYN alone");
+        }
+        rig.finish();
+    }
+}
+
+/// Whichever way its SYN came, the next connection of a finished guest is for the home to begin: with itself, if it has a
+/// port again.
+#[test]
+fn a_finished_guest_begins_anew_at_home() {
+    for families in Families::ALL {
+        for worker in [0, 1] {
+            let (mut rig, flows, _) = twenty(families, 2, Options::default());
+            let is_guest = |flow: &Conversation| is_guest(&rig, flow);
+            let (guest, own) =
+                (flows.iter().find(|flow| is_guest(flow)), flows.iter().find(|f| !is_guest(f)));
+            let (guest, own) = (*guest.unwrap(), own.unwrap());
+            guest.send(&mut rig, FIN | ACK, 1, 1);
+            guest.reply(&mut rig, FIN | ACK, 1, 2);
+            guest.send(&mut rig, ACK, 2, 2);
+            own.send(&mut rig, RST, 1, 0);
+            rig.pass(11);
+            assert_eq!((own.state(&rig), guest.state(&rig)), (None, Some(State::TimeWait)));
+            let before = handed(&rig);
+            let syn = guest.inbound(SYN, 1 << 20, 0);
+            let frame = rig.framed(WAN, &syn.packet());
+            let seen = one(rig.frame_to(worker, WAN, &frame));
+            let again = Conversation::of_syn(&seen, guest.client, guest.vip, syn.seq);
+            let hands = [u64::from(worker == 0), 1];
+            assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), hands, "the host gave it home");
+            again.shake(&mut rig);
+            assert_eq!(rig.find(again.client, again.vip, Protocol::Tcp).unwrap().0, 0);
             rig.finish();
         }
     }
@@ -148,22 +209,25 @@ fn a_note_that_finds_no_room_in_the_ring_costs_one_retransmission() {
         }
     };
     assert_eq!(rig.sessions() as usize, flows.len(), "nothing is left of the one that was not told");
-    assert_eq!(rig.dropped(fullnat::path::drop_reason::DropReason::HandOffRingFull), 1);
+    assert_eq!(rig.dropped(DropReason::HandOffRingFull), 1);
     let seen = one(rig.client(&first_guest.packet()));
     let guest = Conversation::of_syn(&seen, first_guest.src, first_guest.dst, 70);
     guest.shake(&mut rig);
     assert!(is_guest(&rig, &guest));
 
-    // Its end is not told either: the first packet that comes in vain corrects the note.
+    // Its end is not told either: the first packet that comes in vain goes back behind a note, if there is room for one.
     rig.ios[1].ring_room = Some(0);
     rig.pass(905);
     rig.take_sent();
-    rig.ios[1].ring_room = None;
     let frame = rig.framed(WAN, &guest.inbound(ACK, 1, 1).packet());
-    for expected in [1, 0] {
-        let handed = rig.engines[0].counters().handed;
+    assert!(rig.frame_to(0, WAN, &frame).is_empty());
+    assert_eq!(rig.dropped(DropReason::HandOffRingFull), 2);
+    rig.ios[1].ring_room = None;
+    for hands in [[1, 1], [0, 0]] {
+        let before = handed(&rig);
         assert_eq!(one(rig.frame_to(0, WAN, &frame)).flags(), RST);
-        assert_eq!(rig.engines[0].counters().handed - handed, expected);
+        assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), hands);
     }
+    assert_eq!(rig.engines[1].counters().drops.get(DropReason::NoSession), 0, "the home refused it");
     rig.finish();
 }

@@ -114,8 +114,9 @@ fn mixed_bursts_leave_the_same_in_the_same_order() {
         };
         name(tcp, "tcp") + &name(udp, "udp")
     });
-    let config = base(1) + &services.concat();
     for seed in 1..8 {
+        // With two workers the one that gets them all has sessions of half of them.
+        let config = base(if seed % 4 < 2 { 1 } else { 2 }) + &services.concat();
         // Without the filter, answers may come by the port of requests.
         let filtered = seed < 5;
         let filter = format!("mtu = 1500\nreverse_path_filter = {filtered}");

@@ -29,6 +29,7 @@ mod reasons;
 mod refused;
 mod rig;
 mod segments;
+mod steering;
 mod tcp;
 mod tcp_end;
 mod toa;

@@ -555,6 +555,13 @@ impl Rig {
         self.steering.home(&tuple(src, dst, protocol)).index()
     }
 
+    /// Whether a worker has no session of a packet with this tuple, though one whose tag is the same.
+    pub fn is_mistaken(&self, worker: usize, src: frame::End, dst: frame::End, protocol: Protocol) -> bool {
+        let (sessions, tuple) = (self.engines[worker].sessions(), tuple(src, dst, protocol));
+        let looks_known = !sessions.probe(sessions.hash(&tuple, src.0.is_ipv6())).is_none();
+        looks_known && sessions.find(&tuple).is_none()
+    }
+
     pub fn sessions(&self) -> u32 {
         self.engines.iter().map(|engine| engine.sessions().len()).sum()
     }
