@@ -17,7 +17,7 @@ use super::classify::{Class, classify};
 use super::counters::{PathCounters, RealServerCounters};
 use super::drop_reason::DropReason;
 use super::express::Lane;
-use super::flows::{Flow, Flows};
+use super::flows::{Flow, Flows, bits};
 use super::neighbour::{NeighbourTable, OwnAddresses};
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
@@ -87,8 +87,11 @@ impl<P: Packet> Engine<P> {
         observer.ended(Phase::Classify);
         shard.probe_all(packets.len(), flows);
         observer.ended(Phase::Probe);
-        if shard.workers > 1 && flows.has_stranger(packets.len()) {
-            shard.steer_strangers(&mut turn, port, packets, flows);
+        if shard.workers > 1 {
+            let strangers = flows.strangers(packets.len());
+            if strangers != 0 {
+                shard.steer(&mut turn, port, packets, flows, strangers);
+            }
         }
         observer.ended(Phase::Steer);
         shard.forward_all(&mut turn, &lane, packets, flows);
@@ -300,32 +303,26 @@ impl<P: Packet> Shard<P> {
         }
     }
 
-    /// Gives flows without a session here that are of others to them. A flow with one is where it belongs, with its home or
-    /// its host; if its tag only looked like it, [`Shard::open`] sees to it.
+    /// Gives packets without a session here that are of others to them. One with a session is where it belongs, with its
+    /// home or its host; if only its tag looked so, [`Shard::open`] sees to it.
     #[inline(never)]
-    fn steer_strangers<I: Io<Packet = P>>(
+    fn steer<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
         port: PortId,
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
+        strangers: u32,
     ) {
-        let mut homes = [self.worker; BURST];
-        for (at, (packet, home)) in packets.iter().zip(&mut homes).enumerate() {
-            if flows.looked_up[at].candidate.is_none() {
-                *home = turn.snapshot.steering.home(&flows.tuple(at, packet));
-            }
+        let (mut homes, mut leaving) = ([self.worker; BURST], 0);
+        for at in bits(strangers) {
+            homes[at] = turn.snapshot.steering.home(&flows.tuple(at, &packets[at]));
+            leaving |= u32::from(homes[at] != self.worker) << at;
         }
-        if homes == [self.worker; BURST] {
-            return;
+        if leaving != 0 {
+            let hand_off = |at: usize, packet| self.hand_off(turn, homes[at], port, packet, 0);
+            flows.take_out(packets, leaving, hand_off);
         }
-        flows.retain(packets, |_, at, packet| {
-            if homes[at] == self.worker {
-                return Some(packet);
-            }
-            self.hand_off(turn, homes[at], port, packet, 0);
-            None
-        });
     }
 
     /// Sends a burst on its way: nearly every one passes the express lane as a whole.

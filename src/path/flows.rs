@@ -47,10 +47,11 @@ impl Flows {
         Flows { looked_up: [Flow::EMPTY; BURST], described: [Parsed::EMPTY; BURST] }
     }
 
-    /// Whether the probe found nothing of any of the first `count` packets.
+    /// Of the first `count` packets those of which the probe found nothing, one bit each.
     #[inline(always)]
-    pub fn has_stranger(&self, count: usize) -> bool {
-        self.looked_up[..count].iter().any(|flow| flow.candidate.is_none())
+    pub fn strangers(&self, count: usize) -> u32 {
+        let flows = self.looked_up[..count].iter().enumerate();
+        flows.fold(0, |strangers, (at, flow)| strangers | u32::from(flow.candidate.is_none()) << at)
     }
 
     /// The flow of the packet at `at`, as it shows it.
@@ -80,11 +81,87 @@ impl Flows {
     ) {
         for (at, packet) in packets.take().into_iter().enumerate() {
             if let Some(packet) = stays(self, at, packet) {
-                let to = packets.len();
-                self.looked_up[to] = self.looked_up[at];
-                self.described[to] = self.described[at];
-                packets.push(packet);
+                self.close_up(packets, at, packet);
             }
         }
+    }
+
+    /// Takes out the packets whose bits are set, in order, and gives each to `take`; the others close ranks as in
+    /// [`Flows::retain`]. Nothing branches on a single bit: which packets belong to others is random where no device steers,
+    /// and a branch that went the wrong way costs as much as the home itself.
+    pub fn take_out<P>(
+        &mut self,
+        packets: &mut ArrayVec<P, BURST>,
+        leaving: u32,
+        mut take: impl FnMut(usize, P),
+    ) {
+        let mut all: ArrayVec<Option<P>, BURST> = packets.take().into_iter().map(Some).collect();
+        let present = ((1_u64 << all.len()) - 1) as u32;
+        for at in bits(leaving & present) {
+            take(at, all[at].take().expect("each bit once"));
+        }
+        for at in bits(present & !leaving) {
+            let packet = all[at].take().expect("its bit was not set");
+            self.close_up(packets, at, packet);
+        }
+    }
+
+    /// Puts a packet that was at `at` behind those that stay.
+    #[inline(always)]
+    fn close_up<P>(&mut self, packets: &mut ArrayVec<P, BURST>, at: usize, packet: P) {
+        let to = packets.len();
+        self.looked_up[to] = self.looked_up[at];
+        self.described[to] = self.described[at];
+        packets.push(packet);
+    }
+}
+
+/// The numbers of the bits that are set, rising.
+#[inline(always)]
+pub(super) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (at < u32::BITS).then_some(at as usize)
+    })
+}
+
+const _: () = assert!(BURST == u32::BITS as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionIndex;
+
+    #[test]
+    fn those_that_stay_close_ranks_and_those_that_go_keep_their_order() {
+        for (count, leaving) in
+            [(0, 0), (0, 7), (1, 0), (1, 1), (5, 0b10110), (32, 0x8000_0001), (32, u32::MAX)]
+        {
+            let mut flows = Flows::new();
+            let mut packets: ArrayVec<usize, BURST> = (0..count).collect();
+            for at in 0..count {
+                flows.looked_up[at].candidate = Candidate::of(SessionIndex(at as u32), Direction::Inbound);
+                flows.described[at].end = at as u32;
+            }
+            let mut gone = Vec::new();
+            flows.take_out(&mut packets, leaving, |at, packet| gone.push((at, packet)));
+            let (left, stayed): (Vec<usize>, Vec<usize>) = (0..count).partition(|at| leaving >> at & 1 == 1);
+            assert_eq!(gone, left.into_iter().map(|at| (at, at)).collect::<Vec<_>>());
+            assert_eq!(packets[..], stayed[..]);
+            for (at, &packet) in packets.iter().enumerate() {
+                let session = SessionIndex(packet as u32);
+                assert_eq!(flows.looked_up[at].candidate, Candidate::of(session, Direction::Inbound));
+                assert_eq!(flows.described[at].end, packet as u32);
+            }
+        }
+    }
+
+    #[test]
+    fn strangers_are_those_without_a_candidate() {
+        let mut flows = Flows::new();
+        flows.looked_up[1].candidate = Candidate::of(SessionIndex(0), Direction::Outbound);
+        assert_eq!([0, 1, 2, 3].map(|count| flows.strangers(count)), [0, 1, 1, 0b101]);
+        assert_eq!(flows.strangers(BURST), !0b10);
     }
 }
