@@ -195,6 +195,6 @@ pub fn refresh_neighbours(engine: &mut Engine<Frame>, world: &mut World, now: No
     let real_servers = (0..REAL_SERVERS).flat_map(|n| [(LAN, rip(false, n)), (LAN, rip(true, n))]);
     for (port, address) in routers.into_iter().chain(real_servers) {
         let fact = NeighbourFact { port, address, mac: Some(PEER_MAC), evidence };
-        engine.take(world, now, HandOff::Neighbour(fact));
+        engine.take(world, now, [HandOff::Neighbour(fact)]);
     }
 }

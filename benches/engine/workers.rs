@@ -233,9 +233,7 @@ impl Seat {
 
     #[inline]
     fn take_inbox(&mut self) {
-        while let Some(item) = self.inbox.pop() {
-            self.engine.take(&mut self.world, self.now, item);
-        }
+        self.engine.take(&mut self.world, self.now, std::iter::from_fn(|| self.inbox.pop()));
     }
 
     fn others_are_behind(&self) -> bool {

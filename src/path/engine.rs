@@ -19,6 +19,7 @@ use super::drop_reason::DropReason;
 use super::express::Lane;
 use super::flows::{Flow, Flows, bits};
 use super::neighbour::{NeighbourTable, OwnAddresses};
+use super::packet::Origin;
 use super::packet::{HandOff, Io, Packet};
 use super::parsed::Parsed;
 use super::phase::{Observer, Phase};
@@ -79,43 +80,97 @@ impl<P: Packet> Engine<P> {
         packets: &mut ArrayVec<P, BURST>,
         observer: &mut impl Observer,
     ) -> u64 {
+        self.shard.counters.received += packets.len() as u64;
+        self.send_on_its_way(io, now, Origin::Queue(port), packets, observer)
+    }
+
+    /// Takes what other workers handed over, in order: packets that follow each other as bursts. How many items they were.
+    #[inline]
+    pub fn take<I: Io<Packet = P>>(
+        &mut self,
+        io: &mut I,
+        now: Now,
+        items: impl IntoIterator<Item = HandOff<P>>,
+    ) -> usize {
+        let (mut taken, mut origin, mut burst) = (0, Origin::Queue(PortId(0)), ArrayVec::new());
+        for item in items {
+            taken += 1;
+            match item {
+                HandOff::Packet { port, packet, hops } => {
+                    let its = Origin::Worker { port, hops };
+                    if its != origin || burst.is_full() {
+                        self.send_taken(io, now, origin, &mut burst);
+                        origin = its;
+                    }
+                    burst.push(packet);
+                }
+                HandOff::Transmit { port, packet } => {
+                    self.shard.counters.relays_taken += 1;
+                    io.transmit(port, packet);
+                }
+                note => {
+                    self.send_taken(io, now, origin, &mut burst);
+                    self.heed(io, now, note);
+                }
+            }
+        }
+        self.send_taken(io, now, origin, &mut burst);
+        taken
+    }
+
+    fn send_taken<I: Io<Packet = P>>(
+        &mut self,
+        io: &mut I,
+        now: Now,
+        origin: Origin,
+        packets: &mut ArrayVec<P, BURST>,
+    ) {
+        if !packets.is_empty() {
+            self.shard.counters.taken += packets.len() as u64;
+            self.send_on_its_way(io, now, origin, packets, &mut ());
+        }
+    }
+
+    /// What another worker tells.
+    #[cold]
+    fn heed<I: Io<Packet = P>>(&mut self, io: &mut I, now: Now, note: HandOff<P>) {
+        let mut turn = Turn { snapshot: &self.snapshot, io, now };
+        let shard = &mut self.shard;
+        match note {
+            HandOff::Packet { .. } | HandOff::Transmit { .. } => unreachable!("packets are no notes"),
+            HandOff::Neighbour(fact) => shard.learn(&mut turn, fact),
+            HandOff::GuestBegan { inbound, host } => shard.guests.began(inbound, host),
+            HandOff::GuestEnded { inbound, host } => shard.guests.ended(&inbound, host),
+        }
+    }
+
+    /// All phases of one burst; how many bytes it was.
+    #[inline(always)]
+    fn send_on_its_way<I: Io<Packet = P>>(
+        &mut self,
+        io: &mut I,
+        now: Now,
+        origin: Origin,
+        packets: &mut ArrayVec<P, BURST>,
+        observer: &mut impl Observer,
+    ) -> u64 {
         let mut turn = Turn { snapshot: &self.snapshot, io, now };
         let (shard, flows) = (&mut self.shard, &mut self.flows);
-        let lane = Lane::of(&turn, port, shard.mtu);
-        shard.counters.received += packets.len() as u64;
+        let lane = Lane::of(&turn, origin, shard.mtu);
         let bytes = shard.classify_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Classify);
         shard.probe_all(packets.len(), flows);
         observer.ended(Phase::Probe);
-        if shard.workers > 1 {
+        if shard.workers > 1 && !origin.is_steered() {
             let strangers = flows.strangers(packets.len());
             if strangers != 0 {
-                shard.steer(&mut turn, port, packets, flows, strangers);
+                shard.steer(&mut turn, origin.port(), packets, flows, strangers);
             }
         }
         observer.ended(Phase::Steer);
         shard.forward_all(&mut turn, &lane, packets, flows);
         observer.ended(Phase::Forward);
         bytes
-    }
-
-    /// Takes one item from another worker's hands.
-    pub fn take<I: Io<Packet = P>>(&mut self, io: &mut I, now: Now, item: HandOff<P>) {
-        let mut turn = Turn { snapshot: &self.snapshot, io, now };
-        let shard = &mut self.shard;
-        match item {
-            HandOff::Packet { port, packet, hops } => {
-                shard.counters.taken += 1;
-                shard.take_packet(&mut turn, port, packet, hops);
-            }
-            HandOff::Transmit { port, packet } => {
-                shard.counters.relays_taken += 1;
-                turn.io.transmit(port, packet);
-            }
-            HandOff::Neighbour(fact) => shard.learn(&mut turn, fact),
-            HandOff::GuestBegan { inbound, host } => shard.guests.began(inbound, host),
-            HandOff::GuestEnded { inbound, host } => shard.guests.ended(&inbound, host),
-        }
     }
 
     /// A bounded slice of what time brings: expiry, rested leases, neighbours.
@@ -208,7 +263,7 @@ impl<P: Packet> Shard<P> {
             }
         }
         if !all_plain {
-            self.classify_closely(turn, lane.port, packets, flows);
+            self.classify_closely(turn, lane.origin, packets, flows);
         }
         received
     }
@@ -247,10 +302,11 @@ impl<P: Packet> Shard<P> {
     fn classify_closely<I: Io<Packet = P>>(
         &mut self,
         turn: &mut Turn<'_, I>,
-        port: PortId,
+        origin: Origin,
         packets: &mut ArrayVec<P, BURST>,
         flows: &mut Flows,
     ) {
+        let port = origin.port();
         flows.retain(packets, |flows, at, mut packet| {
             if flows.looked_up[at].plain.is_some() {
                 return Some(packet);
@@ -262,7 +318,7 @@ impl<P: Packet> Shard<P> {
                     Some(packet)
                 }
                 other => {
-                    self.leave_the_way(turn, port, packet, parsed, other, false);
+                    self.leave_the_way(turn, port, packet, parsed, other, origin.is_steered());
                     None
                 }
             }
@@ -367,7 +423,7 @@ impl<P: Packet> Shard<P> {
             match way {
                 Some(port) => self.transmit(turn, port, packet),
                 None => {
-                    let parsed = flows.describe(at, &packet);
+                    let parsed = Parsed { hops: lane.origin.hops(), ..flows.describe(at, &packet) };
                     self.go_the_long_way(turn, lane, packet, parsed, (flow.hash, flow.plain));
                 }
             }
@@ -386,45 +442,18 @@ impl<P: Packet> Shard<P> {
         (hash, plain): (KeyHash, Option<Kind>),
     ) {
         if plain.is_some() && !plain::is_sound(packet.head(), &parsed) {
-            let port = &turn.snapshot.ports[lane.port.index()];
+            let port = &turn.snapshot.ports[lane.origin.port().index()];
             match classify(&mut packet, port, &mut parsed) {
                 Class::Flow => {}
-                other => return self.leave_the_way(turn, lane.port, packet, &parsed, other, true),
+                other => return self.leave_the_way(turn, lane.origin.port(), packet, &parsed, other, true),
             }
         }
         // An earlier packet of the same burst may have begun its session.
         match self.sessions.find_hashed(&parsed.tuple, hash) {
-            Some(found) => self.forward(turn, lane.port, packet, &parsed, found),
-            None => self.open(turn, lane.port, packet, &parsed, (hash, plain.map(|kind| (lane, kind)))),
+            Some(found) => self.forward(turn, lane.origin.port(), packet, &parsed, found),
+            None => {
+                self.open(turn, lane.origin.port(), packet, &parsed, (hash, plain.map(|kind| (lane, kind))))
+            }
         }
-    }
-
-    /// A packet that another worker passed on: its home is here, or its home has no local port left.
-    fn take_packet<I: Io<Packet = P>>(
-        &mut self,
-        turn: &mut Turn<'_, I>,
-        port: PortId,
-        mut packet: P,
-        hops: u16,
-    ) {
-        let lane = Lane::of(turn, port, self.mtu);
-        let mut parsed = Parsed::EMPTY;
-        let hash_and_kind = if let Some((kind, tuple)) = plain::recognise(&packet, &lane.gate) {
-            let hash = self.look_up(&tuple, kind.is_v6());
-            let candidate = self.sessions.probe(hash);
-            let flow = Flow { hash, candidate, plain: Some(kind) };
-            if let Some(port) = self.express(&lane, &mut packet, &flow) {
-                return self.transmit(turn, port, packet);
-            }
-            parsed = plain::describe(packet.head(), kind);
-            (hash, Some(kind))
-        } else {
-            match classify(&mut packet, &turn.snapshot.ports[port.index()], &mut parsed) {
-                Class::Flow => (self.look_up(&parsed.tuple, parsed.v6), None),
-                other => return self.leave_the_way(turn, port, packet, &parsed, other, true),
-            }
-        };
-        parsed.hops = hops;
-        self.go_the_long_way(turn, &lane, packet, parsed, hash_and_kind);
     }
 }

@@ -8,7 +8,7 @@
 use super::client_address;
 use super::flows::Flow;
 use super::neighbour::NeighbourIndex;
-use super::packet::Packet;
+use super::packet::{Origin, Packet};
 use super::parsed::Parsed;
 use super::plain::{self, Gate, Kind, TCP4, TCP6, UDP4, UDP6};
 use super::rewrite;
@@ -27,8 +27,8 @@ use crate::wire::{Address, Tuple, tcp, tcp_option, udp};
 pub(super) struct Lane {
     /// what is asked of their headers
     pub gate: Gate,
-    /// where they were received
-    pub port: PortId,
+    /// where they came from
+    pub origin: Origin,
     /// the epoch of sessions that may take the lane
     route_epoch: u16,
     /// whether a packet must have come by the port that leads to its sender
@@ -39,13 +39,13 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// For packets that were received on `port`; `mtu` is the smallest of all ports.
+    /// For packets that came from there; `mtu` is the smallest of all ports.
     #[inline]
-    pub fn of<I>(turn: &Turn<'_, I>, port: PortId, mtu: u16) -> Self {
-        let view = &turn.snapshot.ports[port.index()];
+    pub fn of<I>(turn: &Turn<'_, I>, origin: Origin, mtu: u16) -> Self {
+        let view = &turn.snapshot.ports[origin.port().index()];
         Lane {
             gate: Gate::of(view, mtu),
-            port,
+            origin,
             route_epoch: turn.snapshot.route_epoch,
             // Of one port alone everything comes by the right one.
             reverse_path_filter: view.reverse_path_filter && turn.snapshot.ports.len() > 1,
@@ -210,7 +210,9 @@ impl<P: Packet> Shard<P> {
         if hot.route_epoch != lane.route_epoch || real_server.removed || !next_hop.is_settled() {
             return None;
         }
-        if lane.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != lane.port {
+        if lane.reverse_path_filter
+            && self.neighbours.adjacency(NeighbourIndex(behind)).port() != lane.origin.port()
+        {
             return None;
         }
 

@@ -90,6 +90,45 @@ pub trait Io {
     fn hand_off(&mut self, to: WorkerId, item: HandOff<Self::Packet>) -> Result<(), HandOff<Self::Packet>>;
 }
 
+/// How packets came to a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// received from a queue of this port
+    Queue(PortId),
+    /// handed over by another worker, see [`HandOff::Packet`]
+    Worker {
+        /// where they were received
+        port: PortId,
+        /// workers that had no local port for them
+        hops: u16,
+    },
+}
+
+impl Origin {
+    /// Where they were received.
+    #[inline(always)]
+    pub const fn port(self) -> PortId {
+        match self {
+            Origin::Queue(port) | Origin::Worker { port, .. } => port,
+        }
+    }
+
+    /// Workers that passed them on because their local ports were used up.
+    #[inline(always)]
+    pub const fn hops(self) -> u16 {
+        match self {
+            Origin::Queue(_) => 0,
+            Origin::Worker { hops, .. } => hops,
+        }
+    }
+
+    /// Whether another worker has seen to it that they are where they belong.
+    #[inline(always)]
+    pub const fn is_steered(self) -> bool {
+        matches!(self, Origin::Worker { .. })
+    }
+}
+
 /// What travels from worker to worker.
 pub enum HandOff<P> {
     /// A received packet that another worker shall forward.

@@ -188,19 +188,6 @@ pub fn kind_by_type(frame: &[u8]) -> Option<Kind> {
     }
 }
 
-/// What a frame holds if it is a plain one, and its flow; `None` for all others, whatever they are.
-#[inline]
-pub fn recognise<P: Packet>(packet: &P, gate: &Gate) -> Option<(Kind, Tuple)> {
-    let kind = kind_by_type(packet.head())?;
-    let tuple = match kind {
-        Kind::Udp4 => recognise_as::<P, UDP4>(packet, gate),
-        Kind::Tcp4 => recognise_as::<P, TCP4>(packet, gate),
-        Kind::Udp6 => recognise_as::<P, UDP6>(packet, gate),
-        Kind::Tcp6 => recognise_as::<P, TCP6>(packet, gate),
-    };
-    Some((kind, tuple?))
-}
-
 /// The flow of a frame if it is a plain one whose headers have this length.
 #[inline(always)]
 pub fn recognise_as<P: Packet, const HEADERS: usize>(packet: &P, gate: &Gate) -> Option<Tuple> {
@@ -357,7 +344,14 @@ mod tests {
     fn recognised(frame: &[u8]) -> Option<(Kind, Parsed)> {
         let port = port();
         let gate = Gate::of(&port, port.mtu);
-        let (kind, tuple) = recognise(&HeapPacket::new(frame), &gate)?;
+        let packet = HeapPacket::new(frame);
+        let kind = kind_by_type(frame)?;
+        let tuple = match kind {
+            Kind::Udp4 => recognise_as::<_, UDP4>(&packet, &gate),
+            Kind::Tcp4 => recognise_as::<_, TCP4>(&packet, &gate),
+            Kind::Udp6 => recognise_as::<_, UDP6>(&packet, &gate),
+            Kind::Tcp6 => recognise_as::<_, TCP6>(&packet, &gate),
+        }?;
         let parsed = describe(frame, kind);
         assert_eq!(parsed.tuple, tuple);
         Some((kind, parsed))

@@ -177,13 +177,7 @@ fn take_handed_over<R: Runtime>(
     if inbox.is_empty() {
         return 0;
     }
-    let mut taken = 0;
-    for _ in 0..inbox.len() {
-        let Some(item) = inbox.pop() else { break };
-        engine.take(outlet, now, item);
-        taken += 1;
-    }
-    taken
+    engine.take(outlet, now, (0..inbox.len()).map_while(|_| inbox.pop()))
 }
 
 /// What the loop counts of itself.

@@ -390,9 +390,10 @@ impl Rig {
             for io in &mut self.ios {
                 self.rings.extend(io.handed_off.drain(..));
             }
-            if let Some((to, item)) = self.rings.pop_front() {
-                let worker = to.index();
-                self.engines[worker].take(&mut self.ios[worker], self.now, item);
+            if let Some(&(to, _)) = self.rings.front() {
+                let rings = &mut self.rings;
+                let items = std::iter::from_fn(|| Some(rings.pop_front_if(|item| item.0 == to)?.1));
+                self.engines[to.index()].take(&mut self.ios[to.index()], self.now, items);
                 continue;
             }
             let sent: Vec<Sent> = self.ios.iter_mut().flat_map(TestIo::take_sent).collect();
