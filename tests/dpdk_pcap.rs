@@ -169,12 +169,13 @@ fn device_without_rss_starts_without(eal: &Eal) {
 fn packets_are_edited_in_place(pool: &Mempool) {
     let mut packet = pool.allocate().expect("the pool is full");
     assert!(packet.is_empty());
-    let headroom = packet.headroom();
-    assert!(headroom >= 128);
     assert!(packet.append(b"0123456789"));
+    let mut headroom = 128;
     assert_eq!(packet.grow_front(headroom).map(|head| head.len()), Some(10 + headroom));
-    assert!(packet.grow_front(1).is_none());
-    assert_eq!((packet.len(), packet.headroom()), (10 + headroom, 0));
+    while packet.grow_front(1).is_some() {
+        headroom += 1;
+    }
+    assert_eq!(packet.len(), 10 + headroom);
     packet.shrink_front(headroom + 2);
     assert_eq!(packet.head(), b"23456789");
     packet.truncate(100);

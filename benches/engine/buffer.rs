@@ -57,11 +57,6 @@ impl Packet for Frame {
         &mut self.0.data[self.0.start..self.0.end]
     }
 
-    #[inline(always)]
-    fn headroom(&self) -> usize {
-        self.0.start
-    }
-
     fn pull_up(&mut self, len: usize) -> bool {
         len <= self.len()
     }

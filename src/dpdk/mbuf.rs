@@ -183,11 +183,6 @@ impl Packet for Mbuf {
     }
 
     #[inline(always)]
-    fn headroom(&self) -> usize {
-        usize::from(self.segment().data_off())
-    }
-
-    #[inline(always)]
     fn pull_up(&mut self, len: usize) -> bool {
         if len <= usize::from(self.segment().data_len()) {
             return true;

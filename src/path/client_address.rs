@@ -7,12 +7,13 @@ use std::ops::Range;
 
 use super::counters::PathCounters;
 use super::packet::Packet;
-use super::rewrite::NoRoomInBuffer;
+use super::parsed::Parsed;
+use super::plain::Kind;
 use super::tcp_track::Segment;
 use crate::service::snapshot::ToaSettings;
 use crate::session::{Cold, Flags, Hot, ProxyFacts};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, ethernet, tcp, tcp_option, toa};
+use crate::wire::{Address, Tuple, ethernet, ipv4, ipv6, tcp, tcp_option, toa};
 
 /// Whether a segment has options beyond the usual timestamps, among which a TOA may be.
 #[inline(always)]
@@ -127,40 +128,86 @@ pub fn count_no_room(counters: &mut PathCounters, why: NoRoomFor) {
     }
 }
 
-/// Puts the option in, right behind the fixed TCP header, which begins at `l4` of a packet of the client's side, whose
-/// family the caller may know before it looks at the address. The headers move forward, the payload stays where it is; that the packet has become longer is the IP header's to say when
-/// it is rewritten. Returns the frame, and what the TCP checksum changes by.
+/// Puts the option in, right behind the fixed TCP header, which begins at `l4` of a packet of the client's side. That the
+/// packet has become longer is the IP header's to say when it is rewritten. Returns what the TCP checksum changes by; `None`
+/// if the buffer has no room.
+pub fn insert<P: Packet>(
+    packet: &mut P,
+    l4: usize,
+    (client, cport): (&Address, u16),
+    settings: &ToaSettings,
+) -> Option<Delta> {
+    let client_v6 = !client.is_v4();
+    let head = make_room(packet, l4, option_len(client_v6))?;
+    Some(put(head, l4, client_v6, (client, cport), settings))
+}
+
+/// [`insert`] for a plain packet, whose IP header says at once that it has become longer. Returns the headers, what follows
+/// the option, and what the TCP checksum changes by.
 #[inline(always)]
-pub fn insert<'a, P: Packet>(
+pub fn insert_plain<'a, P: Packet, const HEADERS: usize>(
     packet: &'a mut P,
+    tuple: &Tuple,
+    settings: &ToaSettings,
+) -> Option<(&'a mut [u8; HEADERS], &'a mut [u8], Delta)> {
+    let kind = const { Kind::with_headers(HEADERS) };
+    let (v6, l4) = (kind.is_v6(), kind.l4());
+    let len = option_len(v6);
+    let head = make_room(packet, l4, len)?;
+    let ip = &mut head[Parsed::L3..l4];
+    if v6 {
+        ipv6::lengthen(ip, len)
+    } else {
+        ipv4::lengthen(ip, len)
+    }
+    let delta = put(head, l4, v6, (&tuple.src, tuple.sport), settings);
+    let (headers, behind) = head.split_first_chunk_mut().expect("it has grown");
+    Some((headers, &mut behind[len..], delta))
+}
+
+/// Makes room for `len` bytes of option. The headers move forward but for the MAC addresses, which are the sender's to write;
+/// the payload stays where it is.
+#[inline(always)]
+fn make_room<P: Packet>(packet: &mut P, l4: usize, len: usize) -> Option<&mut [u8]> {
+    let head = packet.grow_front(len)?;
+    let option_at = l4 + tcp::HEADER_LEN;
+    let front = &mut head[..option_at + len];
+    // In pieces none of which crosses the line of memory at which the frame began, nor ends within what is read at once
+    // afterwards: reading that back would wait for the stores.
+    let mut advance =
+        |piece: Range<usize>| front.copy_within(piece.start + len..piece.end + len, piece.start);
+    let began = len.max(Parsed::L3);
+    advance(ethernet::ADDRESSES_LEN..began);
+    advance(began..Parsed::L3 + 8);
+    advance(Parsed::L3 + 8..option_at);
+    Some(head)
+}
+
+/// Writes the option where there is room for it, for a client of a family that the compiler may know, as the lengths of all
+/// that is written. Returns what the TCP checksum changes by.
+#[inline(always)]
+fn put(
+    head: &mut [u8],
     l4: usize,
     client_v6: bool,
     (client, cport): (&Address, u16),
     settings: &ToaSettings,
-) -> Result<(&'a mut [u8], Delta), NoRoomInBuffer> {
+) -> Delta {
     let len = option_len(client_v6);
-    let head = packet.grow_front(len).ok_or(NoRoomInBuffer)?;
     let option_at = l4 + tcp::HEADER_LEN;
-    // The MAC addresses are the sender's to write. The rest moves in pieces none of which crosses the line of memory at
-    // which the frame began, nor ends within a number: reading that back would wait for the stores.
-    let began = len.max(ethernet::ADDRESSES_LEN);
-    let mut advance = |piece: Range<usize>| head.copy_within(piece.start + len..piece.end + len, piece.start);
-    advance(ethernet::ADDRESSES_LEN..began);
-    advance(began..l4);
-    advance(l4..option_at);
-    let (headers, option) = head[..option_at + len].split_at_mut(option_at);
+    tcp::lengthen_options(&mut head[l4..option_at], len);
     let kind = if client_v6 { settings.kind_v6 } else { settings.kind_v4 };
-    write(option, client_v6, client, cport, settings);
-    let segment = &mut headers[l4..];
-    tcp::set_offset_and_flags(segment, tcp::with_more_options(tcp::offset_and_flags(segment), len));
+    write(&mut head[option_at..option_at + len], client_v6, client, cport, settings);
     let delta = Delta::default()
         .insert_u16(tcp::with_more_options(0, len))
-        // the pseudo header's length, and the option's
-        .insert_u16(2 * len as u16)
-        .insert_u16(u16::from(kind) << 8)
-        .insert_u16(cport)
-        .insert_address(client);
-    Ok((head, delta))
+        // the pseudo header's length
+        .insert_u16(len as u16)
+        .insert_u32(toa::front(kind, len, cport));
+    if client_v6 {
+        delta.insert_octets(client.octets())
+    } else {
+        delta.insert_u32(u32::from_be_bytes(client.v4_octets()))
+    }
 }
 
 /// Fills `option`, [`option_len`] bytes, with the client's address.

@@ -18,9 +18,9 @@ use super::tcp_translate;
 use crate::clock::Tick;
 use crate::id::PortId;
 use crate::session::Direction::{Inbound, Outbound};
-use crate::session::{Candidate, Direction, Flags, Hot};
+use crate::session::{Candidate, Flags};
 use crate::wire::checksum::Delta;
-use crate::wire::{Address, Tuple, tcp, tcp_option, udp};
+use crate::wire::{Tuple, tcp, tcp_option, udp};
 
 /// What all packets of a burst find at the entrance of the lane.
 #[derive(Clone, Copy)]
@@ -99,17 +99,18 @@ impl<P: Packet> Shard<P> {
     /// Rewrites a plain packet and says where it leaves; `None` if it is not one for this lane, with nothing changed.
     #[inline(never)]
     pub(super) fn express(&mut self, lane: &Lane, packet: &mut P, flow: &Flow) -> Option<PortId> {
-        let candidate = flow.candidate;
+        let (candidate, toa_sent) = (flow.candidate, &mut 0);
         let passed = match flow.sort()? {
-            (Kind::Udp4, Inbound) => self.pass::<UDP4, IN, false>(lane, packet, candidate),
-            (Kind::Udp4, Outbound) => self.pass::<UDP4, OUT, false>(lane, packet, candidate),
-            (Kind::Udp6, Inbound) => self.pass::<UDP6, IN, false>(lane, packet, candidate),
-            (Kind::Udp6, Outbound) => self.pass::<UDP6, OUT, false>(lane, packet, candidate),
-            (Kind::Tcp4, Inbound) => self.pass::<TCP4, IN, true>(lane, packet, candidate),
-            (Kind::Tcp4, Outbound) => self.pass::<TCP4, OUT, false>(lane, packet, candidate),
-            (Kind::Tcp6, Inbound) => self.pass::<TCP6, IN, true>(lane, packet, candidate),
-            (Kind::Tcp6, Outbound) => self.pass::<TCP6, OUT, false>(lane, packet, candidate),
+            (Kind::Udp4, Inbound) => self.pass::<UDP4, IN, false>(lane, packet, candidate, toa_sent),
+            (Kind::Udp4, Outbound) => self.pass::<UDP4, OUT, false>(lane, packet, candidate, toa_sent),
+            (Kind::Udp6, Inbound) => self.pass::<UDP6, IN, false>(lane, packet, candidate, toa_sent),
+            (Kind::Udp6, Outbound) => self.pass::<UDP6, OUT, false>(lane, packet, candidate, toa_sent),
+            (Kind::Tcp4, Inbound) => self.pass::<TCP4, IN, true>(lane, packet, candidate, toa_sent),
+            (Kind::Tcp4, Outbound) => self.pass::<TCP4, OUT, false>(lane, packet, candidate, toa_sent),
+            (Kind::Tcp6, Inbound) => self.pass::<TCP6, IN, true>(lane, packet, candidate, toa_sent),
+            (Kind::Tcp6, Outbound) => self.pass::<TCP6, OUT, false>(lane, packet, candidate, toa_sent),
         };
+        self.counters.toa_sent += *toa_sent;
         passed.map(|(way, _)| way)
     }
 
@@ -158,12 +159,12 @@ impl<P: Packet> Shard<P> {
     ) -> usize {
         let kind = const { Kind::with_headers(HEADERS) };
         let direction = if IN { Inbound } else { Outbound };
-        let (mut passed, mut bytes, mut differ) = (0, 0, 0);
+        let (mut passed, mut bytes, mut differ, mut toa_sent) = (0, 0, 0, 0);
         for (packet, flow) in run.packets.iter_mut().zip(run.flows) {
             if flow.plain != Some(kind) || flow.candidate.direction() != direction {
                 break;
             }
-            let way = self.pass::<HEADERS, IN, TOA>(run.lane, packet, flow.candidate);
+            let way = self.pass::<HEADERS, IN, TOA>(run.lane, packet, flow.candidate, &mut toa_sent);
             let Some((way, ip_len)) = way else { break };
             differ |= way.0 ^ all.first_way.0;
             bytes += ip_len;
@@ -172,6 +173,7 @@ impl<P: Packet> Shard<P> {
         all.packets += passed;
         all.bytes += (bytes + passed * Parsed::L3) as u64;
         all.differ |= differ;
+        self.counters.toa_sent += toa_sent;
         passed
     }
 
@@ -183,21 +185,20 @@ impl<P: Packet> Shard<P> {
     }
 
     /// [`Shard::express`] of a packet whose headers have this length, that travels inbound or outbound, and that may carry
-    /// TOA or not; with the bytes of its IP packet.
+    /// TOA or not, which is counted; with the bytes of its IP packet.
     #[inline(always)]
     fn pass<const HEADERS: usize, const IN: bool, const TOA: bool>(
         &mut self,
         lane: &Lane,
         packet: &mut P,
         candidate: Candidate,
+        toa_sent: &mut u64,
     ) -> Option<(PortId, usize)> {
         let kind = const { Kind::with_headers(HEADERS) };
         let (v6, l4) = (kind.is_v6(), kind.l4());
         let direction = if IN { Inbound } else { Outbound };
-        let toa_len = client_address::option_len(v6);
 
-        let headroom = packet.headroom();
-        let (mut headers, options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
+        let (mut headers, mut options) = packet.head_mut().split_first_chunk_mut::<HEADERS>()?;
         let tuple = plain::tuple(headers);
         // The lane can put TOA into a client's segments. What a UDP session has to tell, and the answer that ends that, go
         // the long way.
@@ -223,24 +224,18 @@ impl<P: Packet> Shard<P> {
         let ip_len = plain::ip_len(headers);
         let (mut len_behind, mut delta) = (ip_len, Delta::default());
         if kind.is_tcp() {
-            let toa = if IN && TOA && hot.flags.has(Flags::TOA) {
-                let room = (lane.gate.mtu() - ip_len).min(headroom);
-                let due = client_address::is_due_anyway(hot.flags) && toa_len <= room;
-                Some(real_server.toa.filter(|_| due)?)
-            } else {
-                None
-            };
-            let (payload_len, translated) = edit_plain_options(headers, options, ip_len, hot, direction)?;
-            delta = translated;
-            if let Some(settings) = toa {
-                // Of a family that the compiler knows, as the lengths of the option and of all that moves for it.
-                let client = if v6 { tuple.src } else { Address::from_v4(tuple.src.v4_octets()) };
-                let named = (&client, tuple.sport);
-                let inserted = client_address::insert(packet, l4, v6, named, &settings);
-                let (head, inserted) = inserted.expect("it fits");
-                headers = head.first_chunk_mut().expect("it has grown");
-                (len_behind, delta) = (ip_len + toa_len, delta.combine(inserted));
-                self.counters.toa_sent += 1;
+            let (payload_len, stamped) = plain_options(headers, options, ip_len)?;
+            if IN && TOA && hot.flags.has(Flags::TOA) {
+                len_behind += client_address::option_len(v6);
+                let due = client_address::is_due_anyway(hot.flags) && len_behind <= lane.gate.mtu();
+                let settings = real_server.toa.as_ref().filter(|_| due)?;
+                (headers, options, delta) = client_address::insert_plain(packet, &tuple, settings)?;
+                *toa_sent += 1;
+            }
+            if stamped {
+                let timestamps = options.first_chunk_mut().expect("they were looked at");
+                let translated = tcp_translate::translate_timestamps(timestamps, hot, direction);
+                delta = delta.combine(translated);
             }
             let fixed: &mut [u8; tcp::HEADER_LEN] = headers[l4..].first_chunk_mut().expect("a TCP header");
             let numbers =
@@ -254,8 +249,7 @@ impl<P: Packet> Shard<P> {
         }
 
         let found = (index, direction);
-        let change = (delta, TOA.then_some(len_behind));
-        rewrite::rewrite_plain(headers, &self.sessions, found, change, &mut self.identification);
+        rewrite::rewrite_plain(headers, &self.sessions, found, delta, &mut self.identification);
         let hot = self.sessions.hot_mut(index);
         headers[..12].copy_from_slice(next_hop.header());
         hot.stamp = lane.tick;
@@ -266,29 +260,26 @@ impl<P: Packet> Shard<P> {
     }
 }
 
-/// Translates the timestamps of data or an acknowledgement, if those are all its options or it has none; bytes of its
-/// payload, and what the TCP checksum changes by. `None`, with nothing changed, if it is anything else.
+/// Bytes of the payload of data or an acknowledgement, and whether timestamps are all its options or it has none; `None` if
+/// it is anything else.
 #[inline(always)]
-fn edit_plain_options<const HEADERS: usize>(
+fn plain_options<const HEADERS: usize>(
     headers: &[u8; HEADERS],
-    options: &mut [u8],
+    options: &[u8],
     ip_len: usize,
-    hot: &Hot,
-    direction: Direction,
-) -> Option<(u32, Delta)> {
+) -> Option<(u32, bool)> {
     const OPTIONS_LEN: usize = tcp_option::TIMESTAMPS_ALIGNED_LEN;
     let shape = tcp::shape(headers.last_chunk().expect("it ends in a TCP header"));
     let end = Parsed::L3 + ip_len;
     if shape == tcp::shape_of_ack(0) {
-        return Some((end.checked_sub(HEADERS)? as u32, Delta::default()));
+        return Some((end.checked_sub(HEADERS)? as u32, false));
     }
     if shape != tcp::shape_of_ack(OPTIONS_LEN) {
         return None;
     }
-    let timestamps =
-        options.first_chunk_mut().filter(|options| tcp_option::is_only_timestamps(&options[..]))?;
+    let options = options.first_chunk::<OPTIONS_LEN>()?;
     let payload_len = end.checked_sub(HEADERS + OPTIONS_LEN)? as u32;
-    Some((payload_len, tcp_translate::translate_timestamps(timestamps, hot, direction)))
+    tcp_option::is_only_timestamps(options).then_some((payload_len, true))
 }
 
 /// TOA has room beside the options that the lane knows.

@@ -81,7 +81,7 @@ impl<P: Packet> Shard<P> {
 
         let headers = packet.head_mut().first_chunk_mut::<HEADERS>().expect("they were read before");
         let found = (index, Direction::Inbound);
-        rewrite::rewrite_plain(headers, &self.sessions, found, (delta, None), &mut self.identification);
+        rewrite::rewrite_plain(headers, &self.sessions, found, delta, &mut self.identification);
         let real_server = self.sessions.real_server_within(index, kind.is_v6());
         let hot = self.sessions.hot_mut(index);
         headers[..12].copy_from_slice(next_hop.header());

@@ -269,11 +269,11 @@ impl<P: Packet> Shard<P> {
             delta = delta.combine(client_address::erase_forged(header, &kinds));
         }
         let Some((settings, client)) = toa else { return Ok((layout, delta)) };
-        let (client_v6, named) = (!client.src.is_v4(), (&client.src, client.sport));
-        let (_, inserted) = client_address::insert(packet, layout.l4, client_v6, named, &settings)
-            .map_err(|_| Verdict::Drop(DropReason::Headroom))?;
+        let named = (&client.src, client.sport);
+        let inserted = client_address::insert(packet, layout.l4, named, &settings)
+            .ok_or(Verdict::Drop(DropReason::Headroom))?;
         self.counters.toa_sent += 1;
-        let end = layout.end + client_address::option_len(client_v6);
+        let end = layout.end + client_address::option_len(!client.src.is_v4());
         Ok((Layout { end, ..layout }, delta.combine(inserted)))
     }
 

@@ -92,10 +92,6 @@ impl Packet for HeapPacket {
         &mut self.first[self.start..self.end]
     }
 
-    fn headroom(&self) -> usize {
-        self.start
-    }
-
     fn pull_up(&mut self, len: usize) -> bool {
         let missing = len.saturating_sub(self.end - self.start);
         if missing > self.rest.len() || missing > self.first.len() - self.end {

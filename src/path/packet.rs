@@ -51,8 +51,6 @@ pub trait Packet: Sized {
     fn head_mut(&mut self) -> &mut [u8];
     /// Makes the first `len` bytes contiguous. False if the frame is shorter or the first segment cannot hold them.
     fn pull_up(&mut self, len: usize) -> bool;
-    /// Bytes before the frame that it can grow into.
-    fn headroom(&self) -> usize;
     /// Adds `len` bytes before the frame; their contents are undefined. The bytes of the first segment then; `None`
     /// without headroom.
     fn grow_front(&mut self, len: usize) -> Option<&mut [u8]>;

@@ -198,13 +198,13 @@ fn rewrite_in_place(
 }
 
 /// [`rewrite`] for a plain packet of a session within its family. `delta` holds every change made but that of the addresses
-/// and ports, `ip_len` the bytes of the packet if they are not what its IP header says.
+/// and ports.
 #[inline(always)]
 pub fn rewrite_plain<const HEADERS: usize>(
     headers: &mut [u8; HEADERS],
     sessions: &SessionTable,
     (index, direction): (SessionIndex, Direction),
-    (delta, ip_len): (Delta, Option<usize>),
+    delta: Delta,
     identification: &mut Identification,
 ) {
     let kind = const { Kind::with_headers(HEADERS) };
@@ -212,15 +212,12 @@ pub fn rewrite_plain<const HEADERS: usize>(
     let hot = sessions.hot(index);
     let ip = &mut headers[Parsed::L3..l4];
     if kind.is_v6() {
-        if let Some(len) = ip_len {
-            ipv6::set_payload_len(ip, (len - ipv6::HEADER_LEN) as u16);
-        }
         let [src, dst] = sessions.addresses_behind_v6(index, direction);
         readdress_ipv6(ip, src.octets(), dst.octets());
     } else {
         let ip: &mut [u8; ipv4::HEADER_LEN] = ip.try_into().expect("a plain header");
         let id = identification.of(ip);
-        ipv4::readdress_plain(ip, ip_len.map(|len| len as u16), id, hot.addresses_behind(direction));
+        ipv4::readdress_plain(ip, None, id, hot.addresses_behind(direction));
     }
     rewrite_l4(
         headers,

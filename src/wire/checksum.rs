@@ -7,6 +7,8 @@
 //!
 //! Cost: [`sum`] reads 32 bytes per round and needs no carries; a [`Delta`] is a handful of additions.
 
+use zerocopy::transmute;
+
 use super::Address;
 use super::field::get_u32;
 
@@ -176,11 +178,20 @@ impl Delta {
         Delta(self.0 + new as u64)
     }
 
-    /// An address was put in at an even offset, 4 or 16 bytes.
+    /// Four bytes were put in at an even offset.
     #[inline(always)]
-    pub fn insert_address(self, address: &Address) -> Delta {
-        let sum = if address.is_v4() { get_u32(&address.v4_octets(), 0) } else { sum(address.octets()) };
-        Delta(self.0 + u64::from(sum))
+    pub const fn insert_u32(self, new: u32) -> Delta {
+        Delta(self.0 + new as u64)
+    }
+
+    /// Sixteen bytes were put in at an even offset.
+    #[inline(always)]
+    pub fn insert_octets(self, new: &[u8; 16]) -> Delta {
+        // The order of bytes within words does not matter until the end (RFC 1071 §2 (B)), nor that of words.
+        let [first, second]: [[u8; 8]; 2] = transmute!(*new);
+        let (sum, carry) = u64::from_ne_bytes(first).overflowing_add(u64::from_ne_bytes(second));
+        let sum = u64::from_be(sum + u64::from(carry));
+        Delta(self.0 + (sum & 0xffff_ffff) + (sum >> 32))
     }
 
     /// Another, folded difference on top.
@@ -240,6 +251,10 @@ mod tests {
             Just(Address::from_v4([0; 4])),
             Just(Address::from_v4([0xff; 4])),
         ]
+    }
+
+    fn any_octets() -> impl Strategy<Value = [u8; 16]> {
+        prop_oneof![Just([0; 16]), Just([0xff; 16]), any::<[u8; 16]>()]
     }
 
     /// Words that sit where carries and the two zeros are made.
@@ -375,6 +390,16 @@ mod tests {
             let delta = words(&old).into_iter().zip(words(&new))
                 .fold(Delta::default().add_delta(0), |delta, (old, new)| delta.replace_u32(old, new)).fold();
             prop_assert_eq!(adjust(before, delta), l4_checksum(&new, &other, 6, &payload));
+        }
+
+        #[test]
+        fn what_was_put_in_counts_like_what_was_there(
+            bytes in any::<[u8; 20]>(), short in corner_u16(), long: u32, octets in any_octets(),
+        ) {
+            prop_assume!(bytes != [0; 20]);
+            let delta = Delta::default().insert_u16(short).insert_u32(long).insert_octets(&octets);
+            let longer = [&bytes[..], &short.to_be_bytes(), &long.to_be_bytes(), &octets].concat();
+            prop_assert_eq!(delta.adjust(internet_checksum(&bytes)), internet_checksum(&longer));
         }
 
         #[test]

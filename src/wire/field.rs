@@ -12,6 +12,12 @@ pub(crate) fn get_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(get_array(bytes, at))
 }
 
+/// Eight bytes at `at`, in host order.
+#[inline(always)]
+pub(crate) fn get_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(get_array(bytes, at))
+}
+
 /// `N` bytes at `at`, as they are.
 #[inline(always)]
 pub(crate) fn get_array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -27,6 +33,12 @@ pub(crate) fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
 /// Writes a host-order value to four bytes at `at`.
 #[inline(always)]
 pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+    put_array(bytes, at, value.to_be_bytes());
+}
+
+/// Writes a host-order value to eight bytes at `at`.
+#[inline(always)]
+pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     put_array(bytes, at, value.to_be_bytes());
 }
 

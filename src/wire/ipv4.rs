@@ -2,7 +2,7 @@
 
 use super::Address;
 use super::checksum::{Delta, adjust, fold, internet_checksum, sum};
-use super::field::{get_array, get_u16, put_array, put_u16};
+use super::field::{get_array, get_u16, get_u64, put_array, put_u16, put_u64};
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
@@ -304,6 +304,13 @@ pub fn set_total_len(header: &mut [u8], total_len: u16) {
     put_u16(header, 2, total_len);
 }
 
+/// Adds to the total length, for which there is room; the checksum is the caller's. Eight bytes are written at once, as
+/// [`readdress_plain`] reads them.
+#[inline(always)]
+pub fn lengthen(header: &mut [u8], len: usize) {
+    put_u64(header, 0, get_u64(header, 0) + ((len as u64) << 32));
+}
+
 /// Bytes of header and payload.
 #[inline(always)]
 pub fn total_len(header: &[u8]) -> u16 {
@@ -445,6 +452,9 @@ mod tests {
         let (oracle, _) = etherparse::Ipv4Header::from_slice(&packet).unwrap();
         assert_eq!(oracle.calc_header_checksum(), checksum(&packet));
         assert_eq!((oracle.total_len, oracle.identification, oracle.time_to_live), (40, 0x1234, 64));
+        let mut longer = packet;
+        lengthen(&mut longer, 8);
+        assert_eq!(longer[..], [&[0x45, 0xbb, 0, 48], &packet[4..]].concat());
     }
 
     #[test]

@@ -216,12 +216,6 @@ pub fn set_header_len(segment: &mut [u8], header_len: usize) {
     segment[12] = ((header_len / 4) as u8) << 4 | segment[12] & 0x0f;
 }
 
-/// The word of data offset, reserved bits and flags, for checksum differences.
-#[inline(always)]
-pub fn offset_and_flags(segment: &[u8]) -> u16 {
-    get_u16(segment, 12)
-}
-
 /// What tells kinds of segments: the header's length, and SYN, FIN, RST and ACK; as these bytes lie in memory.
 #[inline(always)]
 pub fn shape(header: &[u8; HEADER_LEN]) -> u16 {
@@ -236,17 +230,17 @@ pub const fn shape_of_ack(options_len: usize) -> u16 {
 
 const SHAPE: u16 = 0xf000 | (SYN | FIN | RST | ACK) as u16;
 
-/// Sets the word that [`offset_and_flags`] reads.
-#[inline(always)]
-pub fn set_offset_and_flags(segment: &mut [u8], word: u16) {
-    put_u16(segment, 12, word);
-}
-
-/// The word of [`offset_and_flags`] once the header has `len` more bytes of options, a multiple of 4 for which there is
-/// room.
+/// The word of data offset, reserved bits and flags once the header has `len` more bytes of options, a multiple of 4 for
+/// which there is room; for checksum differences.
 #[inline(always)]
 pub const fn with_more_options(word: u16, len: usize) -> u16 {
     word + ((len / 4) << 12) as u16
+}
+
+/// Adds `len` bytes of options to the data offset, as [`with_more_options`] does.
+#[inline(always)]
+pub fn lengthen_options(segment: &mut [u8], len: usize) {
+    segment[12] += ((len / 4) << 4) as u8;
 }
 
 /// Sets the flags.
@@ -445,9 +439,9 @@ mod tests {
         bytes[12] |= 0x05;
         set_header_len(&mut bytes, 28);
         assert_eq!((header_len(&bytes), bytes[12] & 0x0f), (28, 5));
-        assert_eq!(offset_and_flags(&bytes), 0x7500 | u16::from(ACK | PSH));
-        let longer = with_more_options(offset_and_flags(&bytes), 8);
-        set_offset_and_flags(&mut bytes, longer);
+        let word = with_more_options(get_u16(&bytes, 12), 8);
+        lengthen_options(&mut bytes, 8);
+        assert_eq!(get_u16(&bytes, 12), word);
         assert_eq!((header_len(&bytes), bytes[12] & 0x0f, flags(&bytes)), (36, 5, ACK | PSH));
     }
 

@@ -6,7 +6,7 @@
 //! ```
 //! The option goes first, right behind the fixed TCP header.
 
-use super::field::{get_u16, put_array, put_u16};
+use super::field::{get_u16, put_array, put_u32};
 use super::{Address, tcp_option};
 
 /// Kind that nearly all receivers read: DPVS, Alibaba, Huawei, UCloud.
@@ -31,21 +31,23 @@ pub fn len_for(client: &Address) -> usize {
     if client.is_v4() { V4_LEN } else { V6_LEN }
 }
 
+/// What stands before the address in an option of `len` bytes.
+#[inline(always)]
+pub const fn front(kind: u8, len: usize, cport: u16) -> u32 {
+    (kind as u32) << 24 | (len as u32) << 16 | cport as u32
+}
+
 /// Writes the option for an IPv4 client.
 #[inline(always)]
 pub fn write_v4(out: &mut [u8; V4_LEN], kind: u8, cport: u16, cip: [u8; 4]) {
-    out[0] = kind;
-    out[1] = V4_LEN as u8;
-    put_u16(out, 2, cport);
+    put_u32(out, 0, front(kind, V4_LEN, cport));
     put_array(out, 4, cip);
 }
 
 /// Writes the option for an IPv6 client.
 #[inline(always)]
 pub fn write_v6(out: &mut [u8; V6_LEN], kind: u8, cport: u16, cip: [u8; 16]) {
-    out[0] = kind;
-    out[1] = V6_LEN as u8;
-    put_u16(out, 2, cport);
+    put_u32(out, 0, front(kind, V6_LEN, cport));
     put_array(out, 4, cip);
 }
 

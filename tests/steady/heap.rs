@@ -68,10 +68,6 @@ impl Packet for Frame {
         &mut self.memory.as_mut().expect("it is not dropped")[self.start..self.end]
     }
 
-    fn headroom(&self) -> usize {
-        self.start
-    }
-
     fn pull_up(&mut self, len: usize) -> bool {
         len <= self.len()
     }

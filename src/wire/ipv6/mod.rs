@@ -148,6 +148,12 @@ pub fn set_payload_len(header: &mut [u8], payload_len: u16) {
     put_u16(header, 4, payload_len);
 }
 
+/// Adds to the payload length, for which there is room.
+#[inline(always)]
+pub fn lengthen(header: &mut [u8], len: usize) {
+    set_payload_len(header, payload_len(header) + len as u16);
+}
+
 /// Bytes behind the fixed header.
 #[inline(always)]
 pub fn payload_len(header: &[u8]) -> u16 {
@@ -252,6 +258,10 @@ mod tests {
         assert_eq!(Ipv6::parse(&bytes).unwrap().flow_label(), 0xa_bcde);
         set_flow_label(&mut bytes, 0x1_2345);
         decrement_hop_limit(&mut bytes);
+        let before = payload_len(&bytes);
+        set_payload_len(&mut bytes, before - 20);
+        lengthen(&mut bytes, 20);
+        assert_eq!(payload_len(&bytes), before);
         let view = Ipv6::parse(&bytes).unwrap();
         assert_eq!((view.traffic_class(), view.flow_label(), view.hop_limit()), (0x5a, 0x1_2345, 63));
     }
