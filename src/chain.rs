@@ -9,6 +9,8 @@ use std::hash::Hash;
 
 use ahash::RandomState;
 
+use crate::cpu::{HugeArray, MapError, Pages};
+
 /// No record.
 pub const NONE: u32 = u32::MAX;
 
@@ -20,28 +22,33 @@ pub trait Chained {
     fn set_chain_next(&mut self, next: u32);
 }
 
-/// An empty vector that never grows beyond `len`; `None` if there is no memory for it. Its pages are touched with use.
-pub fn room_for<T>(len: usize) -> Option<Vec<T>> {
-    let mut room = Vec::new();
-    room.try_reserve_exact(len).ok()?;
-    Some(room)
-}
-
 /// Heads of chains through records of one arena.
 pub struct Chains {
-    heads: Box<[u32]>,
+    /// the first record of each chain plus 1, so that pages without any stay untouched
+    heads: HugeArray<u32>,
     hasher: RandomState,
 }
 
 impl Chains {
-    /// Chains for up to `records_max` records, or more of them in longer chains; `None` if there is no memory for them.
-    pub fn new(records_max: usize, hasher: RandomState) -> Option<Self> {
-        let mut heads = room_for(records_max.next_power_of_two())?;
-        heads.resize(records_max.next_power_of_two(), NONE);
-        Some(Chains { heads: heads.into_boxed_slice(), hasher })
+    /// Chains for up to `records_max` records.
+    ///
+    /// # Errors
+    /// [`MapError`] if the kernel refuses the memory.
+    pub fn new(records_max: usize, hasher: RandomState) -> Result<Self, MapError> {
+        Ok(Chains { heads: HugeArray::new(records_max.next_power_of_two(), Pages::Small)?, hasher })
     }
 
-    /// Bytes of chains for up to `records_max` records.
+    #[inline(always)]
+    fn head(&self, chain: usize) -> u32 {
+        self.heads[chain].wrapping_sub(1)
+    }
+
+    #[inline(always)]
+    fn set_head(&mut self, chain: usize, id: u32) {
+        self.heads[chain] = id.wrapping_add(1);
+    }
+
+    /// Bytes of chains for up to `records_max` records; touched with use.
     pub const fn bytes_for(records_max: u64) -> u64 {
         records_max.next_power_of_two() * size_of::<u32>() as u64
     }
@@ -55,7 +62,7 @@ impl Chains {
     /// The record of `chain` that `is` recognises.
     #[inline(always)]
     pub fn find<R: Chained>(&self, records: &[R], chain: usize, is: impl Fn(&R) -> bool) -> Option<u32> {
-        let mut id = self.heads[chain];
+        let mut id = self.head(chain);
         while id != NONE {
             let record = &records[id as usize];
             if is(record) {
@@ -68,18 +75,18 @@ impl Chains {
 
     /// Adds a record.
     pub fn insert<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
-        records[id as usize].set_chain_next(self.heads[chain]);
-        self.heads[chain] = id;
+        records[id as usize].set_chain_next(self.head(chain));
+        self.set_head(chain, id);
     }
 
     /// Removes a record that is there.
     pub fn remove<R: Chained>(&mut self, records: &mut [R], chain: usize, id: u32) {
         let next = records[id as usize].chain_next();
-        if self.heads[chain] == id {
-            self.heads[chain] = next;
+        if self.head(chain) == id {
+            self.set_head(chain, next);
             return;
         }
-        let mut before = self.heads[chain];
+        let mut before = self.head(chain);
         while before != NONE && records[before as usize].chain_next() != id {
             before = records[before as usize].chain_next();
         }

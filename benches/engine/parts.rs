@@ -1,8 +1,11 @@
 //! The parts of the path, each alone and in the cache: what instruction counts and criterion look at.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
+use fullnat::config::{self, PortFacts, Slots};
 use fullnat::id::{RealServerId, ServiceId, WorkerId};
+use fullnat::local_pool::{LocalPools, PoolsConfig};
 use fullnat::service::scheduler::{Algorithm, ClientKey, Connections, HashFlags, Scheduler, SchedulerState};
 use fullnat::service::snapshot::RealServer;
 use fullnat::session::{Candidate, KeyHash, Keys, SessionTable, State, TableConfig};
@@ -38,6 +41,8 @@ pub fn all() -> Vec<Part> {
         checksum_of(1480),
         adjust_checksum(),
         parse_ipv4(),
+        readdress_ipv4(),
+        lease_and_release(),
         translate_timestamps(),
     ];
     let algorithms = [
@@ -180,6 +185,44 @@ fn parse_ipv4() -> Part {
     ipv4::write_header(&mut packet, &header);
     part("IPv4 header parsed", 1, move || {
         black_box(ipv4::Ipv4::parse(black_box(&packet)).is_ok_and(|header| header.checksum_ok()));
+    })
+}
+
+fn readdress_ipv4() -> Part {
+    let mut header = [0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 6, 0x26, 0xbb, 10, 0, 0, 1, 10, 0, 0, 2];
+    part("IPv4 header readdressed", 1, move || {
+        header[8] = 64;
+        ipv4::readdress_plain(black_box(&mut header), None, None, black_box([10, 2, 0, 100, 10, 2, 0, 11]));
+    })
+}
+
+fn lease_and_release() -> Part {
+    let text = r#"
+        port = [{ name = "lan", device = "net_null0", addresses = ["10.2.0.254/24"] }]
+        local_pool = [{ name = "p", port = "lan", addresses = ["10.2.0.100-10.2.0.103"] }]
+        service = [{ name = "web", listen = "10.2.0.200:80", protocol = "tcp", local_pool = "p",
+            real_server = [{ address = "10.2.0.11" }] }]
+    "#;
+    let facts = [PortFacts { mac: [2; 6], mtu: 1500, checksum_offload: false, partial_checksums: false }];
+    let config = config::parse(text).expect("a sound configuration");
+    let (snapshot, _) = Slots::new().apply(&config, &facts, Arc::default()).expect("a sound configuration");
+    let mut pools = LocalPools::new(PoolsConfig {
+        worker: WorkerId(0),
+        steering: snapshot.steering.clone(),
+        books_max: 16,
+        destinations_max: 4,
+        seed: [9; 32],
+    })
+    .expect("memory for a few books");
+    pools.apply(&snapshot);
+    let pool = snapshot.pools.iter().flatten().next().expect("the only one").clone();
+    let rip = Address::from_v4([10, 2, 0, 11]);
+    let mut held = Vec::with_capacity(BURST);
+    part("lease and release", BURST as u32, move || {
+        held.extend(
+            (0..BURST).map(|_| pools.lease(&pool, Protocol::Tcp, black_box(&rip), 80).expect("a free port")),
+        );
+        held.drain(..).for_each(|lease| pools.release(lease.slot, lease.lport));
     })
 }
 

@@ -308,7 +308,10 @@ mod tests {
         assert_eq!(trunks("\"10.2.0.200:80\""), 2, "an IPv4 client and an IPv6 server");
         assert_eq!(trunks("\"10.2.0.200:80\", \"[2001:db8:2::200]:80\""), 2 + 2 + 4);
         let bytes = |vips| Requirements::of(&parse(&text(vips)).unwrap()).session_bytes;
-        assert_eq!(bytes("\"[2001:db8:2::200]:80\"") - bytes("\"10.2.0.200:80\""), 2 * (2 + 4 - 2) * 64);
+        assert_eq!(
+            bytes("\"[2001:db8:2::200]:80\"") - bytes("\"10.2.0.200:80\""),
+            2 * ((2 + 4 - 2) * 64 + (8 - 2) * 4)
+        );
     }
 
     #[test]

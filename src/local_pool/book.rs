@@ -16,10 +16,11 @@
 use rand::{Rng, rngs::StdRng};
 
 use super::NONE;
+use super::memory::room_for;
 use super::range::PortRange;
 use super::ring::{KINDS, Links};
 use super::share::Share;
-use crate::chain::{Chained, Chains, room_for};
+use crate::chain::{Chained, Chains};
 use crate::cpu::{self, HugeArray, Pages};
 use crate::wire::{Address, Protocol};
 
@@ -203,7 +204,7 @@ impl Books {
             records: room_for(records_max)?,
             records_max,
             spare: NONE,
-            chains: Chains::new(records_max, hasher)?,
+            chains: Chains::new(records_max, hasher).ok()?,
             words: HugeArray::new(records_max.checked_mul(stride)?, Pages::Small).ok()?,
             summary_len,
             stride,

@@ -1,8 +1,9 @@
 //! Destinations: what a pool knows of one (RIP, rport, protocol), above all the books it has there.
 
 use super::NONE;
+use super::memory::room_for;
 use super::ring::Ring;
-use crate::chain::{Chained, Chains, room_for};
+use crate::chain::{Chained, Chains};
 use crate::id::PoolId;
 use crate::wire::{Address, Protocol};
 
@@ -70,7 +71,7 @@ impl Destinations {
             records: room_for(records_max)?,
             records_max,
             spare: NONE,
-            chains: Chains::new(records_max, hasher)?,
+            chains: Chains::new(records_max, hasher).ok()?,
         })
     }
 

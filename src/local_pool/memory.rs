@@ -5,6 +5,13 @@ use super::destination::Destination;
 use super::rest::{Rest, resting_max};
 use crate::chain::Chains;
 
+/// An empty vector that never grows beyond `len`; `None` if there is no memory for it. Its pages are touched with use.
+pub(super) fn room_for<T>(len: usize) -> Option<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(len).ok()?;
+    Some(room)
+}
+
 /// Bits of all workers' books of one (LIP, protocol, RIP, rport) together: one per L4 port.
 const BOOK_BITS: usize = 1 << 16;
 

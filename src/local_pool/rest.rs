@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::LocalPools;
-use crate::chain::room_for;
+use super::memory::room_for;
 use crate::clock::Tick;
 
 /// Most ports that rest at a time, all workers together.

@@ -2,7 +2,7 @@
 //!
 //! Everything that later phases read is checked here once: lengths, versions, header checksums, addresses that no
 //! host may have. Cost: the frame's first one or two cache lines. Anything that is not a whole TCP or UDP packet leaves
-//! the fast way here. Nearly every frame is a [`super::plain`] one and was described there already.
+//! the fast way here. Nearly every frame is a [`super::plain`] one, which does not come here.
 
 use super::drop_reason::DropReason;
 use super::packet::Packet;

@@ -84,7 +84,8 @@ impl<P: Packet> Engine<P> {
         self.send_on_its_way(io, now, Origin::Queue(port), packets, observer)
     }
 
-    /// Takes what other workers handed over, in order: packets that follow each other as bursts. How many items they were.
+    /// Takes what other workers handed over: packets that follow each other as bursts, notes in their order among them;
+    /// frames that only leave here do so at once. How many items they were.
     #[inline]
     pub fn take<I: Io<Packet = P>>(
         &mut self,
@@ -444,8 +445,11 @@ impl<P: Packet> Shard<P> {
         if plain.is_some() && !plain::is_sound(packet.head(), &parsed) {
             let port = &turn.snapshot.ports[lane.origin.port().index()];
             match classify(&mut packet, port, &mut parsed) {
-                Class::Flow => {}
-                other => return self.leave_the_way(turn, lane.origin.port(), packet, &parsed, other, true),
+                Class::Flow => parsed.hops = lane.origin.hops(),
+                other => {
+                    let steered = lane.origin.is_steered();
+                    return self.leave_the_way(turn, lane.origin.port(), packet, &parsed, other, steered);
+                }
             }
         }
         // An earlier packet of the same burst may have begun its session.

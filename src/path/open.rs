@@ -109,8 +109,8 @@ impl<P: Packet> Shard<P> {
     }
 
     /// A packet without a session here stays if its home has passed it on or is here. If the home has noted a host, it goes
-    /// there. All others go home: a note has brought them that is out of date, or their session has just ended, or their
-    /// tags looked like those of sessions. The home hears of it before it gets such a packet, else it might send it back.
+    /// there. All others go home: an outdated note has brought them, or their session has just ended, or their tags looked
+    /// like those of sessions. The home hears of it before it gets such a packet, else it might send it back.
     #[inline(never)]
     fn keep<I: Io<Packet = P>>(
         &mut self,

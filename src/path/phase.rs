@@ -11,7 +11,7 @@ pub enum Phase {
     Classify,
     /// tags compared, sessions asked for
     Probe,
-    /// flows without a session here that are of other workers handed over; nothing with one worker
+    /// packets without a session here whose home is another worker handed over to it; nothing with one worker
     Steer,
     /// keys compared, state, rewrite, transmit
     Forward,

@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `entry` | a session's cache lines: hot, cold |
+//! | `entry` | a session's cache lines: hot, cold; what a front has named |
 //! | `key` | its two keys and their keyed hash |
 //! | `index` | buckets of tags, from hash to session |
 //! | `trunk` | what sessions with an IPv6 side share |

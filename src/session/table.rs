@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per session,
-//! index included, and 64 for each trunk in use ([`TableMemory`]). Nothing grows, moves or rehashes
+//! index included, resident as far as they are used; and what the third and fourth line take ([`TableMemory`]). Nothing grows, moves or rehashes
 //! later, and a table filled to its capacity still takes every key.
 //!
 //! A burst is looked up in stages, each over all its packets, so that the memory latencies of the packets
@@ -461,7 +461,9 @@ impl SessionTable {
     /// [`real_server`](Self::real_server) of a session within one family, `v6` if that is IPv6.
     #[inline(always)]
     pub fn real_server_within(&self, session: SessionIndex, v6: bool) -> RealServerId {
-        let number = self.hot(session).server_or_trunk;
+        let hot = self.hot(session);
+        debug_assert!(hot.flags.0 & Flags::WIDE == if v6 { Flags::WIDE } else { 0 });
+        let number = hot.server_or_trunk;
         if v6 { self.trunk(number).real_server } else { RealServerId(number) }
     }
 

@@ -16,9 +16,6 @@ use crate::cpu::{HugeArray, MapError, Pages};
 use crate::id::RealServerId;
 use crate::wire::Address;
 
-/// Chains beyond which they get longer instead of more: a quarter of a mebibyte.
-const CHAINS_MAX: usize = 1 << 16;
-
 /// What sessions share, IPv4 addresses in mapped form: one cache line.
 #[derive(Clone, Debug, FromZeros)]
 #[repr(C, align(64))]
@@ -76,12 +73,10 @@ impl Trunks {
     /// [`MapError`] if the kernel refuses the memory.
     pub fn new(sessions_max: u32, seed: [u64; 4]) -> Result<Self, MapError> {
         let [a, b, c, d] = seed;
-        let hasher = RandomState::with_seeds(a, b, c, d);
-        let chains = Chains::new(CHAINS_MAX.min(sessions_max as usize), hasher);
         Ok(Trunks {
             // Reserved pages would be taken from others whether IPv6 is used or not.
             records: HugeArray::new(sessions_max as usize, Pages::Transparent)?,
-            chains: chains.ok_or(MapError::TooLarge { len: CHAINS_MAX })?,
+            chains: Chains::new(sessions_max as usize, RandomState::with_seeds(a, b, c, d))?,
             used: 0,
             spare: NONE,
         })
@@ -89,7 +84,7 @@ impl Trunks {
 
     /// Bytes of so many trunks and what they are found by.
     pub const fn bytes_for(trunks: u32) -> u64 {
-        trunks as u64 * size_of::<Trunk>() as u64 + Chains::bytes_for(CHAINS_MAX as u64)
+        trunks as u64 * size_of::<Trunk>() as u64 + Chains::bytes_for(trunks as u64)
     }
 
     /// The trunk of this number, if it is one.

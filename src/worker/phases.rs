@@ -37,7 +37,7 @@ phases! {
     Rx "rx" "Receive queues polled, empty ones included."
     Classify "classify" "Headers checked, keys hashed, buckets asked for; what is no flow answered or dropped."
     Probe "probe" "Tags compared, sessions asked for."
-    Steer "steer" "Flows without a session here that are of other workers handed over."
+    Steer "steer" "Packets without a session here whose home is another worker handed over to it."
     Forward "forward" "Keys compared, state, rewrite; new sessions made."
     HandIn "hand_in" "What other workers handed over taken and forwarded."
     Tx "tx" "Packets given to the devices."

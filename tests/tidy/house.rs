@@ -9,7 +9,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("wire", &[]),
     ("cpu", &[]),
-    ("chain", &[]),
+    ("chain", &["cpu"]),
     ("steering", &["id", "wire"]),
     ("session", &["clock", "id", "cpu", "chain", "wire"]),
     ("service", &["id", "wire", "steering", "session"]),
