@@ -61,6 +61,12 @@ class Rounds:
         self.all = []
         self.first_two = []
         self.turns = 0
+        self.whole = self.wanted, self.limit
+
+    def part(self, number, parts):
+        """These, to be taken as far as the end of so many equal parts: what takes the turns may be another for each."""
+        self.wanted, self.limit = (bound * number // parts for bound in self.whole)
+        return self
 
     def take(self, turns, measure):
         """`turns`: {name: what gives its value}, the first two those that are compared first of all; `measure` gives the

@@ -9,6 +9,8 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PKTGEN_TEMPLATE = ROOT / "conf" / "pktgen" / "udp.pkt.in"
+# Both advance with every packet: only numbers without a common divisor meet in every pair.
+PKTGEN_CLIENTS, PKTGEN_PORTS = 15_625, 64
 
 
 class Unfit(Exception):
@@ -28,8 +30,8 @@ def facts(config, clients_first=None, wan_mac=None):
     wan = next(port for port in ports if port["name"] != lan_name)
     route, router = _client_route(config, wan)
     first = clients_first or str(route.network_address + 1 if route.num_addresses > 1 else route.network_address)
-    return {"wan": wan, "lan": lan, "router": str(router), "clients_first": first, "wan_mac": wan_mac,
-            "services": services}
+    return {"wan": wan, "lan": lan, "router": str(router), "server_router": _server_router(config, lan, services),
+            "clients_first": first, "wan_mac": wan_mac, "services": services}
 
 
 def _interface(port):
@@ -50,6 +52,27 @@ def _client_route(config, wan):
     route, via = min(behind, key=lambda found: found[0].prefixlen)
     # Clients behind the default route get the block that is set aside for nobody's hosts but ours.
     return (ipaddress.ip_network("16.0.0.0/8") if route.prefixlen == 0 else route), via
+
+
+def _server_router(config, lan, services):
+    """The one address behind which all real servers are: generators answer ARP for one address per port."""
+    network = ipaddress.ip_network(lan["network"])
+    routes = [(ipaddress.ip_network(route["to"]), ipaddress.ip_address(route["via"])) for route in config.get("route", [])]
+    servers = {ipaddress.ip_address(address) for service in services for address, _ in service["real_servers"]}
+    next_hops = {hop for server in servers if (hop := _next_hop(server, network, routes))}
+    if len(next_hops) != 1 or not all(hop in network for hop in next_hops):
+        through = ", ".join(map(str, sorted(next_hops))) or "no route"
+        raise Unfit(f"a generator answers for one address per port, but real servers are reached through {through}: "
+                    f"put all of them behind one [[route]] whose `via` is in {network}, as conf/qualify.toml does")
+    return str(next_hops.pop())
+
+
+def _next_hop(server, network, routes):
+    """Whom the gateway asks for by ARP; the longest prefix decides."""
+    ways = [(to.prefixlen, via) for to, via in routes if to.version == server.version and server in to]
+    if server in network:
+        ways.append((network.prefixlen, server))
+    return max(ways, key=lambda way: way[0], default=(0, None))[1]
 
 
 def _services(service):
@@ -73,10 +96,9 @@ def _endpoint(text, default_port):
 
 
 def trex_cfg(found, interfaces):
-    """The platform file: port 0 plays the router of the clients, port 1 the real servers."""
-    servers = [address for service in found["services"] for address, _ in service["real_servers"]]
+    """The platform file: port 0 plays the router of the clients, port 1 that of the real servers."""
     lines = ["- version: 2", f"  interfaces: [{', '.join(json.dumps(name) for name in interfaces)}]", "  port_info:"]
-    for address, gateway in ((found["router"], found["wan"]["address"]), (servers[0], found["lan"]["address"])):
+    for address, gateway in ((found["router"], found["wan"]["address"]), (found["server_router"], found["lan"]["address"])):
         lines += [f"    - ip: {address}", f"      default_gw: {gateway}"]
     return "\n".join(lines) + "\n"
 
@@ -86,9 +108,14 @@ def pktgen(found):
     udp = next((service for service in found["services"] if service["protocol"] == "udp"), None)
     if udp is None:
         raise Unfit("pktgen wants a UDP service; use conf/qualify.toml")
+    if not found["wan_mac"]:
+        raise Unfit("pktgen asks nobody for a MAC address, and the gateway drops what is not for its own: "
+                    "give --wan-mac, the MAC address of the gateway's wan port")
     first = ipaddress.ip_address(found["clients_first"])
-    values = {"CLIENT_FIRST": first, "CLIENT_LAST": first + 16_383, "VIP": udp["vip"], "PORT": udp["port"],
-              "ROUTER": found["router"], "WAN_MAC": found["wan_mac"] or "ff:ff:ff:ff:ff:ff"}
+    values = {"CLIENT_FIRST": first, "CLIENT_LAST": first + PKTGEN_CLIENTS - 1,
+              "PORT_LAST": 1024 + PKTGEN_PORTS - 1, "VIP": udp["vip"], "PORT": udp["port"],
+              "SERVER_ROUTER": found["server_router"], "LAN_PREFIX": ipaddress.ip_network(found["lan"]["network"]).prefixlen,
+              "WAN_MAC": found["wan_mac"]}
     text = PKTGEN_TEMPLATE.read_text(encoding="ascii")
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
@@ -99,17 +126,22 @@ def main(arguments):
     parser = argparse.ArgumentParser(prog="scripts/trex-config.sh", description=__doc__.splitlines()[0])
     parser.add_argument("config", type=pathlib.Path)
     parser.add_argument("--interfaces", default="0000:00:00.0,0000:00:00.1", help="PCI addresses of the generator")
-    parser.add_argument("--wan-mac", help="MAC address of the gateway's wan port")
+    parser.add_argument("--wan-mac", help="MAC address of the gateway's wan port; udp.pkt needs it")
     parser.add_argument("--clients-first", help="address of the first client")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "conf" / "trex")
     options = parser.parse_args(arguments)
     try:
         found = facts(tomllib.loads(options.config.read_text(encoding="utf-8")), options.clients_first, options.wan_mac)
-        files = {"trex_cfg.yaml": trex_cfg(found, options.interfaces.split(",")),
-                 "gateway.json": json.dumps(found, indent=2) + "\n", "udp.pkt": pktgen(found)}
     except Unfit as error:
         sys.exit(f"{options.config}: {error}")
+    files = {"trex_cfg.yaml": trex_cfg(found, options.interfaces.split(",")),
+             "gateway.json": json.dumps(found, indent=2) + "\n"}
     options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        files["udp.pkt"] = pktgen(found)
+    except Unfit as error:
+        (options.out / "udp.pkt").unlink(missing_ok=True)  # one from before would have other addresses
+        print(f"no udp.pkt: {error}", file=sys.stderr)
     for name, text in files.items():
         (options.out / name).write_text(text, encoding="ascii")
         print(options.out / name)

@@ -26,6 +26,10 @@ def unix_connection(path, timeout=60):
     return _UnixConnection(path, timeout)
 
 
+# Messages of neighbours that came to nothing. The other drops with a neighbour in their name are clients' packets.
+MESSAGES = {"arp_malformed", "arp_not_for_us", "nd_malformed", "nd_not_for_us", "neighbour_limited"}
+
+
 class Poller:
     """A process with one polling thread."""
 
@@ -141,9 +145,13 @@ class Gateway(Poller):
 
     def lost(self):
         """Packets dropped so far; ARP and ND messages, which are the gateway's own and end there by right, are none."""
-        return {drop["reason"]: drop["total"] for drop in self.control.get("/v1/drops")
-                if drop["total"] and drop["severity"] != "consumed" and "arp" not in drop["reason"]
-                and "neighbour" not in drop["reason"] and not drop["reason"].startswith("nd_")}
+        return lost(self.control.get("/v1/drops"))
+
+
+def lost(drops):
+    """{reason: packets} of those drops that somebody misses."""
+    return {drop["reason"]: drop["total"] for drop in drops
+            if drop["total"] and drop["severity"] != "consumed" and drop["reason"] not in MESSAGES}
 
 
 class Testpmd(Poller):

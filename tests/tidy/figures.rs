@@ -17,7 +17,7 @@ fn figures_are_those_of_the_last_record() {
     generated("README.md", "figures", &figures(&entries));
 }
 
-/// Of each case what was measured last, where it has a goal; then how and where it was measured.
+/// Of each case what was measured last, where it has a goal or is shown beside; then how and where it was measured.
 fn figures(entries: &[Value]) -> String {
     let mut last = BTreeMap::new();
     for entry in entries {
@@ -27,11 +27,13 @@ fn figures(entries: &[Value]) -> String {
     let mut out = String::from(
         "| case | parameters | value | reference | ratio | goal | | core |\n|---|---|---:|---|---:|---|---|---|\n",
     );
-    for entry in entries.iter().filter(current).filter(|entry| entry["goal"].is_object()) {
-        let met = match entry["goal"]["met"].as_bool() {
-            Some(true) => "met",
-            Some(false) => "**missed**",
-            None => "?",
+    for entry in entries.iter().filter(current).filter(|entry| entry["goal"].is_object() || is_beside(entry))
+    {
+        let met = match (entry["goal"].is_object(), entry["goal"]["met"].as_bool()) {
+            (false, _) => "",
+            (true, Some(true)) => "met",
+            (true, Some(false)) => "**missed**",
+            (true, None) => "?",
         };
         let _ = writeln!(
             out,
@@ -66,6 +68,13 @@ fn figures(entries: &[Value]) -> String {
         );
     }
     out
+}
+
+/// What has no goal and is shown all the same: of `real` nftables, no middle at all, and the delays beside testpmd's.
+fn is_beside(entry: &Value) -> bool {
+    text(entry, "case") == "real"
+        && (["nftables", "direct veth"].contains(&text(entry, "reference"))
+            || ["p50", "p99"].contains(&text(&entry["params"], "what")))
 }
 
 fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
@@ -136,4 +145,26 @@ fn only_the_last_record_of_a_case_is_shown() {
     assert!(table.contains(row), "{table}");
     assert!(table.contains("| `b` |") && !table.contains("1.5"), "{table}");
     assert!(table.contains("* b: `scripts/bench.sh`, commit c0ffee, a CPU, 1"), "{table}");
+}
+
+#[test]
+fn without_a_goal_only_what_stands_beside_real_is_shown() {
+    let row = |case: &str, reference: &str, params: Value| {
+        let entry = serde_json::json!({
+            "time": "1T", "case": case, "params": params, "value": 2.5, "unit": "ms", "reference": reference,
+            "ratio": 1.5, "goal": null,
+        });
+        figures(&[entry]).lines().nth(2).unwrap_or_default().to_owned()
+    };
+    let what = |what: &str| serde_json::json!({ "what": what });
+    assert_eq!(
+        row("real", "testpmd io", what("p99")),
+        "| `real` | what p99 | 2.5 ms | testpmd io | 1.5 |  |  |  |"
+    );
+    for reference in ["nftables", "direct veth"] {
+        assert!(row("real", reference, Value::Null).contains(reference));
+        assert_eq!(row("latency", reference, Value::Null), "");
+    }
+    assert_eq!(row("real", "nginx stream", Value::Null), "");
+    assert_eq!(row("latency", "testpmd io", what("p99")), "");
 }

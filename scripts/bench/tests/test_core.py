@@ -134,6 +134,20 @@ def test_a_figure_made_of_two_tells_the_slower_core():
     assert core.compared(slow, fast) == {**slow, "all_value": 200, "all_ratio": 0.5}
 
 
+def test_rounds_are_taken_in_equal_parts():
+    rounds, of_part = core.Rounds(False, 4.0), []
+    for number in (1, 2, 3):
+        before = len(rounds.all)
+        rounds.part(number, 3).take({"a": lambda: 1, "b": lambda: 2}, lambda: 4.0)
+        of_part.append(len(rounds.all) - before)
+    assert of_part == [3, 3, 3]
+    disturbed = core.Rounds(False, 4.0)
+    disturbed.tries = 1
+    for number in (1, 2, 3):
+        disturbed.part(number, 3).take({"a": lambda: 1}, lambda: 2.0)
+        assert disturbed.turns == 9 * number
+
+
 def test_figures_of_unlike_rounds_are_not_compared():
     fast, slow = [{"share": share, "judged": judged, "all_value": 100, "all_ratio": 2}
                   for share, judged in ((0.97, "at full speed"), (0.6, "all"))]
