@@ -7,7 +7,7 @@ import sys
 
 import core
 import machine
-from results import describe_goal, once
+from results import describe_goal, once, result
 
 # Huge pages of 2 MiB for the largest run: the table and as much again for the reference.
 PAGES_PER_MILLION = 160
@@ -95,9 +95,14 @@ def workers(context):
     if context.quick:
         options += ["--sessions", "200000"]
     for entry in _run(context, "workers", options, 0, pinned=False):
-        if entry["params"]["workers"] == 2 and entry["params"]["steered_by"] == "device":
+        params, handed = entry["params"], entry["runs"]["hand_off_share"]
+        by_device = params["steered_by"] == "device"
+        if params["workers"] == 2 and by_device:
             entry["goal"] = describe_goal((">=", 1.8, "ratio"), entry["value"], entry["ratio"])
         yield entry
+        if params["workers"] > 1:
+            yield result("workers", {**params, "what": "handed over"}, handed, "of all packets",
+                         goal=("<=", 0, "value") if by_device else None)
 
 
 def _run(context, case, options, millions, pinned=True):
