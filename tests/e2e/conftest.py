@@ -25,6 +25,8 @@ def pytest_configure(config):
     # A run that is told to end tears the lab down as Ctrl-C does.
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, end)
+    # A shell has its background jobs ignore it, and what they start inherits that: peers are ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):
