@@ -106,7 +106,7 @@ impl<P: Packet> Shard<P> {
         if rx.reverse_path_filter && self.neighbours.adjacency(NeighbourIndex(behind)).port() != rx_port {
             return Verdict::Drop(DropReason::IpSpoofedSource);
         }
-        if self.real_servers[self.sessions.real_server(index).index()].removed
+        if self.real_server_of(index).removed
             && let Some(verdict) = self.without_real_server(turn, parsed, index, direction)
         {
             return verdict;
@@ -208,7 +208,7 @@ impl<P: Packet> Shard<P> {
     ) -> Result<(Layout, Delta), Verdict> {
         let header_len = tcp::header_len(&packet.head()[layout.l4..]);
         let segment = Segment::read(&packet.head()[layout.l4..], layout.end - layout.l4);
-        let settings = self.real_servers[self.sessions.real_server(index).index()].toa;
+        let settings = self.real_server_of(index).toa;
         let (hot, cold) = self.sessions.lines_mut(index);
         let before = hot.state;
         let tracked = tcp_track::track(hot, cold, direction, &segment);

@@ -6,8 +6,7 @@
 //! at once. Touched only when the session table has no entry.
 //!
 //! Only a flow's home has a note of it. A host that was given a packet by a note and has no session says so and gives the
-//! packet back (`Shard::keep`): rings keep their order, so the note is gone when the packet is
-//! there.
+//! packet back (`Shard::keep`): rings keep their order, so the note is gone when the packet is there.
 
 use hashbrown::HashMap;
 

@@ -166,8 +166,7 @@ impl<P: Packet> Shard<P> {
         embedded: &Embedded,
         (index, direction): (SessionIndex, Direction),
     ) -> Result<(NeighbourIndex, P), DropReason> {
-        let real_server = self.sessions.real_server(index);
-        let kinds = client_address::kinds(self.real_servers[real_server.index()].toa.as_ref());
+        let kinds = client_address::kinds(self.real_server_of(index).toa.as_ref());
         let ends = Ends::of(&self.sessions, index, direction);
         let (hot, cold) = self.sessions.lines_mut(index);
         let neighbour = NeighbourIndex(hot.next_hops(direction).0);

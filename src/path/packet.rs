@@ -90,7 +90,7 @@ pub trait Io {
 
 /// How packets came to a worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub(super) enum Origin {
     /// received from a queue of this port
     Queue(PortId),
     /// handed over by another worker, see [`HandOff::Packet`]

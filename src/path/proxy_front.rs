@@ -224,7 +224,7 @@ impl<P: Packet> Shard<P> {
 
     /// A session whose real server has been told by TOA is like any other; so is one whose service does that no more.
     fn leave_if_told(&mut self, index: SessionIndex) {
-        let is_over = self.real_servers[self.sessions.real_server(index).index()].toa.is_none();
+        let is_over = self.real_server_of(index).toa.is_none();
         let flags = &mut self.sessions.hot_mut(index).flags;
         if is_over || !flags.has(Flags::TOA) {
             flags.clear(Flags::TOA | Flags::PROXY_HEADER);
@@ -240,7 +240,7 @@ impl<P: Packet> Shard<P> {
         mut parsed: Parsed,
         index: SessionIndex,
     ) {
-        if self.real_servers[self.sessions.real_server(index).index()].removed {
+        if self.real_server_of(index).removed {
             // Its header is for the session that it begins with another.
             self.end_session(turn, index);
             let hash = self.sessions.hash(&parsed.tuple, parsed.v6);

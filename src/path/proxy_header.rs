@@ -272,7 +272,7 @@ impl<P: Packet> Shard<P> {
         }
         let flow = self.sessions.client_flow(index);
         let front_len = self.sessions.named(index).map_or(0, |named| u32::from(named.header_len));
-        let is_removed = self.real_servers[self.sessions.real_server(index).index()].removed;
+        let is_removed = self.real_server_of(index).removed;
         let (hot, cold) = self.sessions.lines_mut(index);
         let header = tcp_header(packet, parsed);
         let options = &mut header[tcp::HEADER_LEN..];

@@ -179,6 +179,12 @@ impl<P: Packet> Shard<P> {
         drop(packet);
     }
 
+    /// The counters of a session's real server.
+    #[inline(always)]
+    pub(super) fn real_server_of(&self, index: SessionIndex) -> &RealServerCounters {
+        &self.real_servers[self.sessions.real_server(index).index()]
+    }
+
     /// How long session `index` may stay without packets in its present state.
     pub(super) fn timeout_ticks(&self, snapshot: &Snapshot, index: SessionIndex) -> u32 {
         let hot = self.sessions.hot(index);

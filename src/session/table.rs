@@ -7,9 +7,9 @@
 //!                                        Hot --------> Trunk IPv6 side only    64, shared by many sessions
 //! ```
 //!
-//! Owned by one worker; nobody else sees it. All memory is mapped when it is made: 148 bytes per session,
-//! index included, resident as far as they are used; and what the third and fourth line take ([`TableMemory`]). Nothing grows, moves or rehashes
-//! later, and a table filled to its capacity still takes every key.
+//! Owned by one worker; nobody else sees it. All memory is mapped when it is made. A session takes 148 bytes, index
+//! included, and shares a trunk ([`TableMemory`]). Nothing grows, moves or rehashes later, and a table filled to its
+//! capacity still takes every key.
 //!
 //! A burst is looked up in stages, each over all its packets, so that the memory latencies of the packets
 //! overlap:

@@ -27,10 +27,6 @@ fn twenty(families: Families, workers: usize, options: Options) -> (Rig, Vec<Con
     (rig, flows, ports.collect())
 }
 
-fn handed(rig: &Rig) -> Vec<u64> {
-    rig.engines.iter().map(|engine| engine.counters().handed).collect()
-}
-
 fn is_guest(rig: &Rig, flow: &Conversation) -> bool {
     let (host, _) = rig.find(flow.client, flow.vip, Protocol::Tcp).unwrap();
     host != rig.home(flow.client, flow.vip, Protocol::Tcp)
@@ -100,18 +96,18 @@ fn a_guests_packets_pass_at_its_host_at_once() {
         let syn = Segment::new((families.client(), more[0]), (families.vip(), 80), SYN, 70, 0).packet();
         for flow in flows.iter().filter(|flow| is_guest(&rig, flow)).copied().collect::<Vec<_>>() {
             for (worker, hands) in [(1, [0, 0]), (0, [1, 0]), (1, [0, 0])] {
-                let before = handed(&rig);
+                let before = rig.handed();
                 let frame = rig.framed(WAN, &flow.inbound(ACK | PSH, 1, 1).payload(b"ask").packet());
                 assert_eq!(one(rig.frame_to(worker, WAN, &frame)).ends(), (flow.lip, flow.rip));
-                assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), hands);
+                assert_eq!([0, 1].map(|at| rig.handed()[at] - before[at]), hands);
             }
             // Behind one that is to go to its home, which passes it on and gets it back refused.
-            let before = handed(&rig);
+            let before = rig.handed();
             let burst = [syn.clone(), flow.inbound(ACK | PSH, 1, 1).payload(b"ask").packet()];
             let burst = burst.map(|packet| rig.framed(WAN, &packet));
             let out = rig.burst(1, WAN, &burst);
             assert_eq!(out.iter().filter(|seen| seen.ends() == (flow.lip, flow.rip)).count(), 1);
-            assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), [1, 1], "of the SYN alone");
+            assert_eq!([0, 1].map(|at| rig.handed()[at] - before[at]), [1, 1], "of the SYN alone");
         }
         rig.finish();
     }
@@ -134,13 +130,13 @@ fn a_finished_guest_begins_anew_at_home() {
             own.send(&mut rig, RST, 1, 0);
             rig.pass(11);
             assert_eq!((own.state(&rig), guest.state(&rig)), (None, Some(State::TimeWait)));
-            let before = handed(&rig);
+            let before = rig.handed();
             let syn = guest.inbound(SYN, 1 << 20, 0);
             let frame = rig.framed(WAN, &syn.packet());
             let seen = one(rig.frame_to(worker, WAN, &frame));
             let again = Conversation::of_syn(&seen, guest.client, guest.vip, syn.seq);
             let hands = [u64::from(worker == 0), 1];
-            assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), hands, "the host gave it home");
+            assert_eq!([0, 1].map(|at| rig.handed()[at] - before[at]), hands, "the host gave it home");
             again.shake(&mut rig);
             assert_eq!(rig.find(again.client, again.vip, Protocol::Tcp).unwrap().0, 0);
             rig.finish();
@@ -224,9 +220,9 @@ fn a_note_that_finds_no_room_in_the_ring_costs_one_retransmission() {
     assert_eq!(rig.dropped(DropReason::HandOffRingFull), 2);
     rig.ios[1].ring_room = None;
     for hands in [[1, 1], [0, 0]] {
-        let before = handed(&rig);
+        let before = rig.handed();
         assert_eq!(one(rig.frame_to(0, WAN, &frame)).flags(), RST);
-        assert_eq!([0, 1].map(|at| handed(&rig)[at] - before[at]), hands);
+        assert_eq!([0, 1].map(|at| rig.handed()[at] - before[at]), hands);
     }
     assert_eq!(rig.engines[1].counters().drops.get(DropReason::NoSession), 0, "the home refused it");
     rig.finish();

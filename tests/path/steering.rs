@@ -31,10 +31,6 @@ fn crowd(rig: &mut Rig, families: Families) {
     }
 }
 
-fn handed(rig: &Rig) -> Vec<u64> {
-    rig.engines.iter().map(|engine| engine.counters().handed).collect()
-}
-
 #[test]
 fn a_packet_whose_tag_is_that_of_a_session_elsewhere_goes_home() {
     for families in [Families::ALL[0], Families::ALL[1]] {
@@ -44,9 +40,9 @@ fn a_packet_whose_tag_is_that_of_a_session_elsewhere_goes_home() {
         let frame = rig.framed(WAN, &udp(client, families.vip_end(), b"whose"));
         rig.mark();
         for _ in 0..2 {
-            let before = handed(&rig);
+            let before = rig.handed();
             one(rig.frame_to(0, WAN, &frame));
-            assert_eq!(handed(&rig), [before[0] + 1, before[1]]);
+            assert_eq!(rig.handed(), [before[0] + 1, before[1]]);
             assert_eq!(rig.find(client, families.vip_end(), Protocol::Udp).unwrap().0, 1);
         }
         rig.moved(&[("received", 2), ("transmitted", 2), ("sessions_created", 1)]);
@@ -88,9 +84,9 @@ fn packets_of_a_burst_go_each_to_its_home() {
         clients.insert(5, looks_known);
         let frames: Vec<_> =
             clients.iter().map(|&client| rig.framed(WAN, &udp(client, vip, b"burst"))).collect();
-        let before = handed(&rig);
+        let before = rig.handed();
         assert_eq!(rig.burst(0, WAN, &frames).len(), 17);
-        assert_eq!(handed(&rig), [before[0] + 9, before[1]]);
+        assert_eq!(rig.handed(), [before[0] + 9, before[1]]);
         for client in clients {
             let home = rig.home(client, vip, Protocol::Udp);
             assert_eq!(rig.find(client, vip, Protocol::Udp).unwrap().0, home);
@@ -145,9 +141,9 @@ fn a_third_worker_that_has_no_session_does_not_end_the_homes_note() {
         assert_eq!(rig.find(client, vip, Protocol::Tcp).unwrap().0, 1);
         let data = rig.framed(WAN, &guest.inbound(ACK, 1, 1).packet());
         for (worker, hands) in [(2, [1, 0, 1]), (0, [1, 0, 0]), (2, [1, 0, 1]), (1, [0, 0, 0])] {
-            let before = handed(&rig);
+            let before = rig.handed();
             assert_eq!(one(rig.frame_to(worker, WAN, &data)).ends(), (guest.lip, guest.rip), "at {worker}");
-            let now: Vec<u64> = handed(&rig).iter().zip(before).map(|(now, before)| now - before).collect();
+            let now: Vec<u64> = rig.handed().iter().zip(before).map(|(now, before)| now - before).collect();
             assert_eq!(now, hands, "at {worker}");
         }
         rig.finish();

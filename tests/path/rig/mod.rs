@@ -556,6 +556,11 @@ impl Rig {
         self.steering.home(&tuple(src, dst, protocol)).index()
     }
 
+    /// How many packets each worker has handed over.
+    pub fn handed(&self) -> Vec<u64> {
+        self.engines.iter().map(|engine| engine.counters().handed).collect()
+    }
+
     /// Whether a worker has no session of a packet with this tuple, though one whose tag is the same.
     pub fn is_mistaken(&self, worker: usize, src: frame::End, dst: frame::End, protocol: Protocol) -> bool {
         let (sessions, tuple) = (self.engines[worker].sessions(), tuple(src, dst, protocol));
